@@ -1,0 +1,68 @@
+"""Running a coroutine for a caller that has no event loop."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from grelmicro.errors import BackendNotOpenError
+
+__all__ = ["on_a_loop", "run_here", "run_on"]
+
+T = TypeVar("T")
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which a waiting thread looks whether its loop still lives."""
+
+
+def on_a_loop() -> bool:
+    """Whether an event loop runs in this thread, so that waiting here would stop it."""
+    return asyncio._get_running_loop() is not None
+
+
+def run_here(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends, as those of in-process backends, on the spot.
+
+    Raises:
+        RuntimeError: It suspended.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError(f"{coroutine!r} suspended, though its backend offers get_nowait")
+
+
+def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on `loop`, and wait in this thread for what comes of it.
+
+    Raises:
+        RuntimeError: This is the thread of a running loop, and waiting would stop it.
+        BackendNotOpenError: The loop ended.
+    """
+    if on_a_loop():
+        coroutine.close()
+        raise RuntimeError(
+            "a synchronous call would block the event loop of this thread: "
+            "use the async form here, or call from a worker thread (asyncio.to_thread)"
+        )
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:
+        coroutine.close()
+        raise BackendNotOpenError(
+            "the event loop that the backend was opened on is closed"
+        ) from None
+    return _result(future, loop)
+
+
+def _result(future: "concurrent.futures.Future[T]", loop: asyncio.AbstractEventLoop) -> T:
+    while True:
+        done, _ = concurrent.futures.wait([future], timeout=_LOOK_AGAIN)
+        if done:
+            return future.result()
+        if loop.is_closed():
+            future.cancel()
+            raise BackendNotOpenError("the event loop that the backend was opened on is closed")

@@ -1,0 +1,239 @@
+"""From the arguments of a call to a key that is the same in every process.
+
+Values are written out in full, never hashed by Python and never by their address, and the writing
+can be read only one way. Equal numbers are written alike (`1`, `1.0`, `True`), as they are one key
+of a dict, unless the cache is `typed`.
+"""
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from grelmicro.cache._names import MAX_KEY
+
+__all__ = ["KeyMaker", "default_key", "write"]
+
+KeyMaker = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], str]
+
+_LONGEST_WRITING = 256
+"""Characters of arguments that a key shows; longer ones are shown as their digest."""
+
+_MEMO_SIZE = 1024
+
+_HUGE = 1 << 1024
+
+_LONGEST_DECIMAL = 300
+"""Digits before the point up to which a Decimal is compared with integers and floats."""
+
+_SIMPLE = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+def default_key(function: Callable[..., Any], *, typed: bool) -> KeyMaker:
+    """Make the key maker for `function`: its module, its name, and its bound arguments.
+
+    Raises:
+        TypeError: The function has no name that other processes would know it by.
+    """
+    origin = _origin(function)
+    signature = inspect.signature(function)
+    memo: dict[object, str] = {}
+
+    def make(_: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        # The types belong to the memo's key: equal arguments of other types must not find it.
+        if kwargs:
+            raw: tuple[Any, ...] = (*args, *map(type, args), *kwargs.items(), *_types_of(kwargs))
+        else:
+            raw = (*args, *map(type, args))
+        try:
+            key = memo.get(raw)
+        except TypeError:  # unhashable
+            key = None
+        if key is None:
+            key = _written_call(origin, signature, args, kwargs, typed=typed)
+            if _is_simple(args) and _is_simple(kwargs.values()):
+                _remember(memo, raw, key)
+        return key
+
+    return make
+
+
+def write(value: object, *, typed: bool = False) -> str:
+    """Write out one value.
+
+    Raises:
+        TypeError: It is of a type that has no writing, or holds itself.
+    """
+    try:
+        return _write(value, typed)
+    except RecursionError:
+        raise TypeError("it holds itself, or is nested too deeply") from None
+
+
+def _origin(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__qualname__", None)
+    if name is None or "<lambda>" in name:
+        raise TypeError(f"{function!r} has no name to make keys from: pass key= or key_maker=")
+    return f"{function.__module__}.{name}"
+
+
+def _types_of(kwargs: dict[str, Any]) -> Iterable[type]:
+    return map(type, kwargs.values())
+
+
+def _is_simple(values: Any) -> bool:
+    return all(type(value) in _SIMPLE for value in values)
+
+
+def _remember(memo: dict[object, str], raw: object, key: str) -> None:
+    if len(memo) >= _MEMO_SIZE:
+        memo.clear()
+    memo[raw] = key
+
+
+def _written_call(
+    origin: str,
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    typed: bool,
+) -> str:
+    bound = signature.bind(*args, **kwargs)
+    passed = set(bound.arguments)
+    bound.apply_defaults()
+    parts = []
+    for name, value in bound.arguments.items():
+        try:
+            parts.append(f"{name}={write(value, typed=typed)}")
+        except TypeError as error:
+            if name in passed:
+                raise TypeError(
+                    f"{origin}: parameter {name!r} cannot make a key: {error}. "
+                    "Pass key=, as in key='user:{id}', or key_maker="
+                ) from None
+    return _shortened(origin, ",".join(parts))
+
+
+def _shortened(origin: str, arguments: str) -> str:
+    key = f"{origin}({arguments})"
+    if len(arguments) <= _LONGEST_WRITING and len(key) <= MAX_KEY:
+        return key
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20)
+    return f"{origin[: MAX_KEY // 2]}({digest.hexdigest()})"
+
+
+def _write(value: Any, typed: bool) -> str:
+    kind = type(value)
+    if isinstance(value, enum.Enum):
+        return f"{_class_name(kind)}.{value.name or write(value.value, typed=True)}"
+    writing = _write_scalar(value) if not typed else _write_typed_scalar(value)
+    if writing is not None:
+        return writing
+    return _write_collection(value, functools.partial(_write, typed=typed))
+
+
+def _write_scalar(value: Any) -> str | None:
+    match value:
+        case None:
+            return "None"
+        case str():
+            return ascii(str.__str__(value))
+        case int():
+            return _write_int(value)
+        case float() | Decimal():
+            return _write_number(value)
+        case bytes() | bytearray():
+            return repr(bytes(value))
+        case datetime() | date() | time():
+            return f"{_temporal(value)}({value.isoformat()})"
+        case timedelta():
+            return f"timedelta({value // timedelta(microseconds=1)})"
+        case UUID():
+            return f"UUID({value})"
+    return None
+
+
+def _write_typed_scalar(value: Any) -> str | None:
+    kind = type(value)
+    if isinstance(value, bool | Decimal):
+        return f"{kind.__name__}({value})"
+    if kind is float:
+        return repr(value + 0.0)  # -0.0 equals 0.0, and is written like it
+    writing = _write_scalar(value)
+    if writing is None or kind.__module__ in ("builtins", "datetime", "uuid"):
+        return writing
+    return f"{_class_name(kind)}({writing})"
+
+
+def _write_int(value: int) -> str:
+    """Write an integer: in decimal, unless Python would refuse so many digits."""
+    return int.__repr__(value) if -_HUGE < value < _HUGE else hex(value)
+
+
+def _write_number(value: float | Decimal) -> str:
+    """Write a number so that equal ones look alike, whatever their type."""
+    if isinstance(value, Decimal):
+        if not value.is_finite() or value.adjusted() > _LONGEST_DECIMAL:
+            return _write_decimal(value)
+    elif not math.isfinite(value):
+        return repr(value)
+    if value == int(value):
+        return _write_int(int(value))
+    return repr(float(value)) if value == float(value) else _write_decimal(Decimal(value))
+
+
+def _write_decimal(value: Decimal) -> str:
+    sign, digits, exponent = value.as_tuple()
+    shown = "".join(map(str, digits))
+    bare = shown.rstrip("0")
+    if isinstance(exponent, int):
+        exponent += len(shown) - len(bare)
+    return f"Decimal({sign},{bare},{exponent})"
+
+
+def _temporal(value: object) -> str:
+    kinds = (datetime, date, time)
+    return next(kind.__name__ for kind in kinds if isinstance(value, kind))
+
+
+def _write_collection(value: Any, write: Callable[[Any], str]) -> str:
+    match value:
+        case tuple():
+            return f"({','.join(map(write, value))},)"
+        case list():
+            return f"[{','.join(map(write, value))}]"
+        case set() | frozenset():
+            return f"set{{{','.join(sorted(map(write, value)))}}}"
+        case dict():
+            return _write_items(value.items(), write)
+    fields = _fields(value)
+    if fields is None:
+        raise TypeError(f"{type(value).__name__} has no writing that is the same in every process")
+    return f"{_class_name(type(value))}{_write_items(fields.items(), write)}"
+
+
+def _write_items(items: Any, write: Callable[[Any], str]) -> str:
+    return f"{{{','.join(sorted(f'{write(name)}:{write(item)}' for name, item in items))}}}"
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """The fields of a dataclass or of a pydantic model; None for anything else."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    pydantic = sys.modules.get("pydantic")  # whoever passes a model has imported it
+    if pydantic is not None and isinstance(value, pydantic.BaseModel):
+        return {**value.__dict__, **(value.__pydantic_extra__ or {})}
+    return None
+
+
+def _class_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

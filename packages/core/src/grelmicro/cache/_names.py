@@ -1,0 +1,58 @@
+"""How a cache's keys are told apart on a backend that it shares with other caches.
+
+An unnamed cache keeps a key as it is. A named one puts `~name:` before it, with `~` and `:` in the
+name written `~0` and `~1`. An unnamed key that begins with `~` gets the mark of the empty name,
+`~:`, so that nothing a key contains makes it another cache's.
+"""
+
+import re
+
+__all__ = ["MARK", "MAX_KEY", "check_key", "key_prefix", "tag_prefix", "unnamed"]
+
+MARK = "~"
+
+MAX_KEY = 4096
+"""Characters of the longest key."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def key_prefix(name: str | None) -> str:
+    """What stands before the keys of the cache called `name`; nothing for an unnamed one."""
+    return f"{MARK}{_escaped(name)}:" if name else ""
+
+
+def tag_prefix(name: str | None) -> str:
+    """What stands before the tags of a cache: a place where no key of any cache can be."""
+    return f"{MARK}{_escaped(name or '')}{MARK}tag:"
+
+
+def unnamed(key: str) -> str:
+    """How an unnamed cache keeps `key`: as it is, unless that would look like another cache's."""
+    return f"{MARK}:{key}" if key.startswith(MARK) else key
+
+
+def check_key(key: object) -> str:
+    """Return `key` if it can be one.
+
+    Raises:
+        TypeError: It is no string.
+        ValueError: It has control characters, is too long, or cannot be encoded.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"key: expected a string, not {type(key).__name__}")
+    if len(key) > MAX_KEY:
+        raise ValueError(
+            f"key: {len(key)} characters are too many, {MAX_KEY} is the most: hash long parts"
+        )
+    if _CONTROL.search(key):
+        raise ValueError("key: control characters (NUL, newline, ...) are not allowed: quote them")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ValueError("key: a lone surrogate cannot be encoded as UTF-8") from None
+    return key
+
+
+def _escaped(name: str) -> str:
+    return name.replace(MARK, "~0").replace(":", "~1")

@@ -1,0 +1,126 @@
+"""Every error grelmicro raises on purpose.
+
+    GrelmicroError
+    ├─ OutOfContextError(RuntimeError)             a method needs an open context
+    │    └─ BackendNotOpenError(AttributeError)    a thread asks for a backend that was never opened
+    ├─ WouldBlockError(RuntimeError)               the answer would mean waiting
+    ├─ ComponentAlreadyRegisteredError(RuntimeError)
+    ├─ ComponentNotRegisteredError(LookupError)
+    ├─ NoActiveAppError(LookupError)
+    ├─ DependencyNotFoundError(ImportError)        names the pip line
+    ├─ SettingsValidationError(ValueError)         one line a field, no rejected value
+    │    └─ CacheSettingsValidationError(CacheError) · SyncSettingsValidationError(SyncError)
+    │       · ResilienceSettingsValidationError(ResilienceError)
+    ├─ CacheError
+    ├─ SyncError
+    └─ ResilienceError
+
+A backend's own exception is chained (`__cause__`) under the error of its area. No message shows a
+password, a value or a full URL.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+__all__ = [
+    "BackendNotOpenError",
+    "CacheError",
+    "CacheSettingsValidationError",
+    "ComponentAlreadyRegisteredError",
+    "ComponentNotRegisteredError",
+    "DependencyNotFoundError",
+    "GrelmicroError",
+    "NoActiveAppError",
+    "OutOfContextError",
+    "ResilienceError",
+    "ResilienceSettingsValidationError",
+    "SettingsValidationError",
+    "SyncError",
+    "SyncSettingsValidationError",
+    "WouldBlockError",
+]
+
+
+class GrelmicroError(Exception):
+    """Root of every error that grelmicro raises on purpose."""
+
+
+class OutOfContextError(GrelmicroError, RuntimeError):
+    """A method was called outside the context it needs: not open yet, closed, or open already."""
+
+
+class BackendNotOpenError(OutOfContextError, AttributeError):
+    """A thread asked for a backend that was never opened, so there is no event loop to use."""
+
+
+class WouldBlockError(GrelmicroError, RuntimeError):
+    """The call was asked not to wait, and waiting is what it would take."""
+
+
+class ComponentAlreadyRegisteredError(GrelmicroError, RuntimeError):
+    """A component of that kind and name, or that very item, is in the app already."""
+
+
+class ComponentNotRegisteredError(GrelmicroError, LookupError):
+    """The app has no component of that kind and name."""
+
+
+class NoActiveAppError(GrelmicroError, LookupError):
+    """No app is open here, or several are and none is the context's own."""
+
+
+class DependencyNotFoundError(GrelmicroError, ImportError):
+    """Something that is not installed was asked for; the message has the `pip install` line."""
+
+
+class _ValidationError(Protocol):
+    """What is needed of a pydantic `ValidationError`, without importing pydantic."""
+
+    def errors(
+        self, *, include_url: bool, include_context: bool, include_input: bool
+    ) -> Sequence[Mapping[str, object]]: ...
+
+
+class SettingsValidationError(GrelmicroError, ValueError):
+    """Settings that cannot be used: one line a field, what was wrong with it and the way out.
+
+    Args:
+        error: The text, or a pydantic `ValidationError`, of which the rejected values are left
+            out: they may be secrets.
+    """
+
+    def __init__(self, error: _ValidationError | str) -> None:
+        super().__init__(error if isinstance(error, str) else _one_line_a_field(error))
+
+
+def _one_line_a_field(error: _ValidationError) -> str:
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    return "\n".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in faults)
+
+
+def _path(loc: object) -> str:
+    return ".".join(map(str, loc)) if isinstance(loc, tuple) and loc else "settings"
+
+
+class CacheError(GrelmicroError):
+    """A cache operation failed; the backend's own exception is its `__cause__`."""
+
+
+class CacheSettingsValidationError(CacheError, SettingsValidationError):
+    """Settings of a cache that cannot be used."""
+
+
+class SyncError(GrelmicroError):
+    """A synchronization operation failed; the backend's own exception is its `__cause__`."""
+
+
+class SyncSettingsValidationError(SyncError, SettingsValidationError):
+    """Settings of a lock that cannot be used."""
+
+
+class ResilienceError(GrelmicroError):
+    """A limiter or breaker refused or failed."""
+
+
+class ResilienceSettingsValidationError(ResilienceError, SettingsValidationError):
+    """Settings of a limiter or breaker that cannot be used."""

@@ -1,0 +1,37 @@
+"""What the backends of limiters and breakers promise."""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+__all__ = ["CircuitBreakerBackend", "RateLimiterBackend"]
+
+
+class _ResilienceBackend(Protocol):
+    _loop: asyncio.AbstractEventLoop | None
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> bool | None: ...
+
+
+class RateLimiterBackend(_ResilienceBackend, Protocol):
+    """Makes the strategies that limiters decide with."""
+
+    def bind(self, config: Any) -> Any:
+        """Make the strategy for one limiter's configuration; no I/O."""
+        ...
+
+
+class CircuitBreakerBackend(_ResilienceBackend, Protocol):
+    """Knows the breakers that live on it; in one process, or in a fleet that shares their state."""
+
+    def register(self, breaker: Any) -> Any:
+        """Make a breaker known to the backend; no I/O."""
+        ...

@@ -1,0 +1,45 @@
+"""What a synchronization backend promises."""
+
+import asyncio
+from types import TracebackType
+from typing import Protocol, Self
+
+__all__ = ["SyncBackend"]
+
+
+class SyncBackend(Protocol):
+    """Named leases with fencing tokens; the backend's own clock decides when one ends."""
+
+    _loop: asyncio.AbstractEventLoop | None
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> bool | None: ...
+
+    async def acquire(self, *, name: str, token: str, duration: float) -> int:
+        """Take or extend the lease for `duration` seconds.
+
+        Returns:
+            The fencing token: positive, and per name rising with every change of holder. The
+            holder's own `token` again extends and returns the same number; 0 when somebody else
+            holds the lease.
+        """
+        ...
+
+    async def release(self, *, name: str, token: str) -> bool:
+        """Give the lease back; False when `token` does not hold it."""
+        ...
+
+    async def locked(self, *, name: str) -> bool:
+        """Tell whether anybody holds the lease."""
+        ...
+
+    async def owned(self, *, name: str, token: str) -> bool:
+        """Tell whether `token` holds the lease."""
+        ...
