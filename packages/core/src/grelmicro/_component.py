@@ -1,6 +1,6 @@
 """What every component is: a backend under a kind and a name."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
@@ -69,7 +69,7 @@ class Component(Generic[B]):
         return self._stand_ins[-1]._backend if self._stand_ins else self._backend
 
     @contextmanager
-    def replaced_by(self, stand_in: "Component[B]") -> Iterator[None]:
+    def replaced_by(self, stand_in: "Component[B]") -> Generator[None, None, None]:
         """Let `stand_in` answer in this component's place for the block."""
         self._stand_ins.append(stand_in)
         try:

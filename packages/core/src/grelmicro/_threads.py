@@ -11,6 +11,8 @@ __all__ = ["on_a_loop", "run_here", "run_on"]
 
 T = TypeVar("T")
 
+_CLOSED = "the event loop that the backend was opened on is closed"
+
 _LOOK_AGAIN = 1.0
 """Seconds after which a waiting thread looks whether its loop still lives."""
 
@@ -52,9 +54,7 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     except RuntimeError:
         coroutine.close()
-        raise BackendNotOpenError(
-            "the event loop that the backend was opened on is closed"
-        ) from None
+        raise BackendNotOpenError(_CLOSED) from None
     return _result(future, loop)
 
 
@@ -65,4 +65,4 @@ def _result(future: "concurrent.futures.Future[T]", loop: asyncio.AbstractEventL
             return future.result()
         if loop.is_closed():
             future.cancel()
-            raise BackendNotOpenError("the event loop that the backend was opened on is closed")
+            raise BackendNotOpenError(_CLOSED)

@@ -2,7 +2,7 @@
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self, cast
@@ -112,7 +112,7 @@ class Grelmicro:
             raise AttributeError(str(error)) from None
 
     @asynccontextmanager
-    async def override(self, *components: object) -> AsyncIterator[Self]:
+    async def override(self, *components: object) -> AsyncGenerator[Self, None]:
         """Let other components answer for the block, everywhere in the app.
 
         They are opened first, and closed after the originals are back. One that fails to open
@@ -181,7 +181,7 @@ class Grelmicro:
         self._serving = serving
 
     @contextmanager
-    def _overlaid(self, overlay: dict[_Key, Any]) -> Iterator[None]:
+    def _overlaid(self, overlay: dict[_Key, Any]) -> Generator[None, None, None]:
         with _stand_ins(self._serving, overlay):
             self._overlays.append(overlay)
             self._refresh()
@@ -289,7 +289,7 @@ def _add(components: dict[_Key, Any], component: Any) -> None:
 
 
 @contextmanager
-def _stand_ins(serving: dict[_Key, Any], overlay: dict[_Key, Any]) -> Iterator[None]:
+def _stand_ins(serving: dict[_Key, Any], overlay: dict[_Key, Any]) -> Generator[None, None, None]:
     """Tell the replaced components who answers for them."""
     with ExitStack() as stack:
         for key, replacement in overlay.items():

@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -34,7 +34,7 @@ _HUGE = 1 << 1024
 _LONGEST_DECIMAL = 300
 """Digits before the point up to which a Decimal is compared with integers and floats."""
 
-_SIMPLE = frozenset({str, int, float, bool, bytes, type(None)})
+_SIMPLE: frozenset[type] = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def default_key(function: Callable[..., Any], *, typed: bool) -> KeyMaker:
@@ -45,22 +45,20 @@ def default_key(function: Callable[..., Any], *, typed: bool) -> KeyMaker:
     """
     origin = _origin(function)
     signature = inspect.signature(function)
-    memo: dict[object, str] = {}
+    memo = _Memo()
+    of_one = memo.of_one
 
     def make(_: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        # The types belong to the memo's key: equal arguments of other types must not find it.
-        if kwargs:
-            raw: tuple[Any, ...] = (*args, *map(type, args), *kwargs.items(), *_types_of(kwargs))
-        else:
-            raw = (*args, *map(type, args))
         try:
-            key = memo.get(raw)
-        except TypeError:  # unhashable
-            key = None
+            if not kwargs:
+                (value,) = args
+                return of_one[type(value)][value]
+        except (KeyError, TypeError, ValueError):
+            pass
+        key = memo.find(args, kwargs)
         if key is None:
             key = _written_call(origin, signature, args, kwargs, typed=typed)
-            if _is_simple(args) and _is_simple(kwargs.values()):
-                _remember(memo, raw, key)
+            memo.remember(args, kwargs, key)
         return key
 
     return make
@@ -85,15 +83,39 @@ def _origin(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{name}"
 
 
-def _types_of(kwargs: dict[str, Any]) -> Iterable[type]:
-    return map(type, kwargs.values())
+class _Memo:
+    """Keys of calls with simple arguments, bounded.
+
+    The types belong to what is looked up: equal arguments of other types must not find a key.
+    """
+
+    def __init__(self) -> None:
+        self.of_one: dict[type, dict[Any, str]] = {kind: {} for kind in _SIMPLE}
+        """For calls with one positional argument: by its type, then by its value."""
+        self._of_many: dict[tuple[Any, ...], str] = {}
+
+    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """The key of an equal call with arguments of the same types."""
+        try:
+            return self._of_many.get(_raw(args, kwargs))
+        except TypeError:  # unhashable
+            return None
+
+    def remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: str) -> None:
+        """Keep the key of a call, if its arguments are simple."""
+        if not all(type(value) in _SIMPLE for value in (*args, *kwargs.values())):
+            return
+        if len(args) == 1 and not kwargs:
+            _put(self.of_one[type(args[0])], args[0], key)
+        else:
+            _put(self._of_many, _raw(args, kwargs), key)
 
 
-def _is_simple(values: Any) -> bool:
-    return all(type(value) in _SIMPLE for value in values)
+def _raw(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    return (*args, *map(type, args), *kwargs.items(), *map(type, kwargs.values()))
 
 
-def _remember(memo: dict[object, str], raw: object, key: str) -> None:
+def _put(memo: dict[Any, str], raw: Any, key: str) -> None:
     if len(memo) >= _MEMO_SIZE:
         memo.clear()
     memo[raw] = key

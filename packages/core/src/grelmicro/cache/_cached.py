@@ -5,11 +5,13 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from time import monotonic
 from typing import Any, Literal, ParamSpec, TypeAlias, TypedDict, TypeVar, cast
 
 from grelmicro.cache._arguments import KeyMaker, default_key
 from grelmicro.cache._loads import Load
-from grelmicro.cache._reader import ASK, MISS
+from grelmicro.cache._names import MARK, unnamed
+from grelmicro.cache._reader import ASK, MISS, View
 from grelmicro.cache._recipe import Call, Found, Policy, Recipe
 from grelmicro.cache._templates import template_key
 from grelmicro.cache.ttl import TTLCache
@@ -110,6 +112,9 @@ def cached(
 
 
 def _async_wrapper(recipe: Recipe, lock: Any) -> Callable[..., Any]:
+    view = recipe.cache._view
+    if view is not None and recipe.policy.is_plain:
+        return _viewing_wrapper(recipe, lock, view)
     make_key, function = recipe.make_key, recipe.function
     read = _reader(recipe)
     make = _Tasks(recipe, lock).make
@@ -124,18 +129,48 @@ def _async_wrapper(recipe: Recipe, lock: Any) -> Callable[..., Any]:
     return wrapper
 
 
+def _viewing_wrapper(recipe: Recipe, lock: Any, view: View) -> Callable[..., Any]:
+    """The same, with what `make_reader` does written out: a call less is a tenth of a hit."""
+    make_key, function = recipe.make_key, recipe.function
+    entries, cls, own_get, patched = view
+    prefix, counters, recency = recipe.cache._prefix, recipe.cache._counters, recipe.cache._recency
+    read = recipe.cache._read
+    make = _Tasks(recipe, lock).make
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        key = make_key(function, args, kwargs)
+        if cls.get is own_get and "get" not in patched:
+            try:
+                full = prefix + key if prefix else key if key < MARK else unnamed(key)
+                data, deadline = entries[full]
+            except (KeyError, TypeError):
+                pass
+            else:
+                if deadline > monotonic():
+                    if recency is not None:
+                        recency.used(full)
+                    decode = counters.decode
+                    value = data if decode is None else decode(data)
+                    if value is not MISS:
+                        counters.hits += 1
+                        return value
+        return await make(Call(key, args, kwargs), read(key))
+
+    return wrapper
+
+
 def _sync_wrapper(recipe: Recipe, lock: Any) -> Callable[..., Any]:
     make_key, function = recipe.make_key, recipe.function
     read = _reader(recipe)
-    from_thread = recipe.cache._run_from_thread
+    open_backend = recipe.cache._open_backend
     make = _Threads(recipe, lock).make
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        run = from_thread()
+        open_backend()
         key = make_key(function, args, kwargs)
         value = read(key)
         if value is MISS or value is ASK:
-            return make(Call(key, args, kwargs), value, run)
+            return make(Call(key, args, kwargs), value)
         return value
 
     return wrapper
@@ -183,43 +218,44 @@ class _Tasks:
 class _Threads:
     """Makes what a sync function's cache did not have at once; `_Tasks` for threads.
 
-    The function runs in the caller's thread; what has to be awaited goes through `run`.
+    The function runs in the caller's thread; what has to be awaited goes through the cache's loop.
     """
 
     def __init__(self, recipe: Recipe, lock: Any) -> None:
         self._recipe = recipe
         self._cache = recipe.cache
+        self._run = recipe.cache._run_from_thread
         self._lock = lock
 
-    def make(self, call: Call, answer: object, run: Callable[..., Any]) -> Any:
+    def make(self, call: Call, answer: object) -> Any:
         """Ask the backend, if that was not done; else, or if it has nothing, call the function."""
-        found = run(self._recipe.find(call)) if answer is ASK else None
+        found = self._run(self._recipe.find(call)) if answer is ASK else None
         if found is not None and found.fresh:
             return found.value
         full = self._cache._full(call.key)
         if self._lock is True:
             flights = self._cache._thread_flights
-            return flights.fly(full, lambda load: self._lead(load, call, found, run))
+            return flights.fly(full, lambda load: self._lead(load, call, found))
         load = self._cache._loads.begin(full)
         try:
             if not self._lock:
-                return self._load(load, call, found, run)
+                return self._load(load, call, found)
             with self._lock:
-                return self._lead(load, call, found, run)
+                return self._lead(load, call, found)
         finally:
             self._cache._loads.end(load)
 
-    def _lead(self, load: Load, call: Call, found: Found | None, run: Callable[..., Any]) -> Any:
-        again = run(self._recipe.find_again(call, found))
-        return again.value if again is not None else self._load(load, call, found, run)
+    def _lead(self, load: Load, call: Call, found: Found | None) -> Any:
+        again = self._run(self._recipe.find_again(call, found))
+        return again.value if again is not None else self._load(load, call, found)
 
-    def _load(self, load: Load, call: Call, found: Found | None, run: Callable[..., Any]) -> Any:
-        timer = run(self._recipe.begin(call))
+    def _load(self, load: Load, call: Call, found: Found | None) -> Any:
+        timer = self._run(self._recipe.begin(call))
         try:
             value = self._recipe.function(*call.args, **call.kwargs)
         except Exception as error:
             return self._recipe.instead(found, error)
-        run(self._recipe.keep(load, value, timer))
+        self._run(self._recipe.keep(load, value, timer))
         return value
 
 
@@ -240,7 +276,7 @@ def _is_async(function: Callable[..., Any]) -> bool:
     if isinstance(function, staticmethod | classmethod) or not callable(function):
         raise TypeError("cached: decorate the function itself, below @staticmethod or @classmethod")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"cached: {function.__qualname__} is a generator, whose items are used up")
+        raise TypeError(f"cached: {function!r} is a generator, whose items are used up")
     is_async = inspect.iscoroutinefunction
     return is_async(function) or is_async(getattr(function, "__call__", None))  # noqa: B004
 

@@ -7,7 +7,7 @@ the last word: the load still answers its own callers, and stores nothing.
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 __all__ = ["Load", "Loads"]
@@ -52,7 +52,7 @@ class Loads:
                 self._loads.pop(load.key, None)
 
     @contextmanager
-    def storing(self, load: Load) -> Iterator[bool]:
+    def storing(self, load: Load) -> Generator[bool, None, None]:
         """Store within this block, if it yields True: False means that a deletion has won."""
         with self._lock:
             load.storing = not load.superseded

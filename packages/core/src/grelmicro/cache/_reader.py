@@ -4,14 +4,14 @@ It has to be short, and right: a subclass or a patched instance that changes `ge
 that the way is taken only while `get` is the adapter's own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from grelmicro.cache._names import MARK, check_key, unnamed
 from grelmicro.cache._recency import Recency
 
-__all__ = ["ASK", "MISS", "Counters", "in_process", "make_reader"]
+__all__ = ["ASK", "MISS", "Counters", "View", "in_process", "make_reader", "view_of"]
 
 
 class _Answer:
@@ -30,7 +30,7 @@ MISS: Final = _Answer("MISS")
 ASK: Final = _Answer("ASK")
 """The backend has to be awaited."""
 
-_Lookup = Callable[[str], tuple[bytes, float] | None]
+Entries = Mapping[str, tuple[bytes, float]]
 
 _FOREVER = float("inf")
 
@@ -48,6 +48,30 @@ class Counters:
         """Makes a value of bytes, or MISS; None where the bytes are the value."""
 
 
+class View(NamedTuple):
+    """An in-process backend's entries, and how to tell that they are not to be looked at."""
+
+    entries: Entries
+    """Bytes with the monotonic time at which they expire, by key."""
+    cls: Any
+    own_get: Any
+    """What `cls.get` has to be."""
+    patched: Mapping[str, object]
+    """Where "get" must not be."""
+
+
+def view_of(backend: Any) -> View | None:
+    """Look into an in-process backend: into its `entries`, or through its `get_nowait`."""
+    cls = type(backend)
+    owner = _owner(cls, "get_nowait")
+    if owner is None or owner is not _owner(cls, "get"):
+        return None
+    entries = getattr(backend, "entries", None)
+    if entries is None:
+        entries = _Entries(backend)
+    return View(entries, cls, cls.get, getattr(backend, "__dict__", {}))
+
+
 def in_process(backend: object) -> bool:
     """Whether all of `backend` is an in-process adapter's own, so that nothing in it suspends."""
     own = ("get", "set", "delete", "get_nowait")
@@ -57,41 +81,36 @@ def in_process(backend: object) -> bool:
 
 
 def make_reader(
-    backend: Any, prefix: str, counters: Counters, recency: Recency | None
+    view: View | None, prefix: str, counters: Counters, recency: Recency | None
 ) -> Callable[[str], Any]:
-    """Make the function that looks a key up in `backend`, or answers ASK.
+    """Make the function that looks a key up in a view, or answers ASK.
 
     It counts a hit; a MISS is counted too, after its key was checked: what was never stored needs
     no check when it is found.
     """
-    cls, lookup = type(backend), _lookup_of(backend)
-    if lookup is None:
+    if view is None:
         return _ask
-    own_get = cls.get
-    patched = getattr(backend, "__dict__", {})
+    entries, cls, own_get, patched = view
 
     def read(key: str) -> Any:
         if cls.get is not own_get or "get" in patched:
             return ASK
         try:
             full = prefix + key if prefix else key if key < MARK else unnamed(key)
-            entry = lookup(full)
-        except TypeError:
+            data, deadline = entries[full]
+        except (KeyError, TypeError):
             check_key(key)
-            raise
-        if entry is None or entry[1] <= monotonic():
-            check_key(key)
-            counters.misses += 1
-            return MISS
-        if recency is not None:
-            recency.used(full)
-        decode = counters.decode
-        value = entry[0] if decode is None else decode(entry[0])
-        if value is MISS:
-            counters.misses += 1
         else:
-            counters.hits += 1
-        return value
+            if deadline > monotonic():
+                if recency is not None:
+                    recency.used(full)
+                decode = counters.decode
+                value = data if decode is None else decode(data)
+                if value is not MISS:
+                    counters.hits += 1
+                    return value
+        counters.misses += 1
+        return MISS
 
     return read
 
@@ -100,21 +119,23 @@ def _ask(_: str) -> Any:
     return ASK
 
 
-def _lookup_of(backend: Any) -> _Lookup | None:
-    """How to look into an in-process backend: into its entries, or by its `get_nowait`."""
-    owner = _owner(type(backend), "get_nowait")
-    if owner is None or owner is not _owner(type(backend), "get"):
-        return None
-    lookup: _Lookup | None = getattr(backend, "lookup", None)
-    return lookup if lookup is not None else _lookup_by(backend.get_nowait)
+class _Entries(Mapping[str, tuple[bytes, float]]):
+    """The entries of a backend that has only `get_nowait` to look at them."""
 
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
 
-def _lookup_by(get_nowait: Callable[..., bytes | None]) -> _Lookup:
-    def lookup(key: str) -> tuple[bytes, float] | None:
-        value = get_nowait(key=key)
-        return None if value is None else (value, _FOREVER)
+    def __getitem__(self, key: str) -> tuple[bytes, float]:
+        data = self._backend.get_nowait(key=key)
+        if data is None:
+            raise KeyError(key)
+        return data, _FOREVER
 
-    return lookup
+    def __iter__(self) -> Any:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
 
 
 def _owner(cls: type, name: str) -> type | None:

@@ -36,12 +36,12 @@ class MemoryCacheAdapter:
     _loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
+        self.entries: dict[str, _Entry] = {}
+        """Bytes with the monotonic time at which they expire: for readers, not for writers."""
         self._expiry = ExpiryIndex()
         self._lock = threading.Lock()
         self._entered = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.lookup = self._entries.get
 
     async def __aenter__(self) -> Self:
         """Note the running loop, and sweep on it."""
@@ -111,25 +111,25 @@ class MemoryCacheAdapter:
         """Remove the entries whose key begins with `prefix`; all of them by default."""
         with self._lock:
             if prefix:
-                for key in [key for key in self._entries if key.startswith(prefix)]:
+                for key in [key for key in self.entries if key.startswith(prefix)]:
                     self._drop(key)
             else:
-                self._entries.clear()
+                self.entries.clear()
                 self._expiry.clear()
 
     def count(self, *, prefix: str = "") -> int:
         """Count the entries that have not expired; takes time in proportion to all of them."""
         now = monotonic()
         with self._lock:
-            entries = list(self._entries.items())
+            entries = list(self.entries.items())
         return sum(entry[1] > now and key.startswith(prefix) for key, entry in entries)
 
     def _live(self, key: str) -> _Entry | None:
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is None or entry[1] > monotonic():
             return entry
         with self._lock:
-            if self._entries.get(key) is entry:
+            if self.entries.get(key) is entry:
                 self._drop(key)
         return None
 
@@ -137,21 +137,21 @@ class MemoryCacheAdapter:
         now = monotonic()
         with self._lock:
             for key, value in entries.items():
-                old = self._entries.get(key)
+                old = self.entries.get(key)
                 if old is not None:
                     self._expiry.remove(key, old[1])
-                self._entries[key] = (value, now + ttl)
+                self.entries[key] = (value, now + ttl)
                 self._expiry.add(key, now + ttl)
             self._remove_due(now, _SWEEP_SHARE * len(entries))
 
     def _drop(self, key: str) -> None:
-        entry = self._entries.pop(key, None)
+        entry = self.entries.pop(key, None)
         if entry is not None:
             self._expiry.remove(key, entry[1])
 
     def _remove_due(self, now: float, limit: int) -> None:
         for key in self._expiry.due(now, limit):
-            del self._entries[key]
+            del self.entries[key]
 
     def _sweep(self) -> None:
         with self._lock:

@@ -1,6 +1,6 @@
 """`TTLCache`: values with a time to live, on any backend."""
 
-import functools
+import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -20,7 +20,7 @@ from grelmicro.cache._envelope import VERSION_SIZE
 from grelmicro.cache._flights import TaskFlights, ThreadFlights
 from grelmicro.cache._loads import Load, Loads
 from grelmicro.cache._names import MARK, check_key, key_prefix, tag_prefix, unnamed
-from grelmicro.cache._reader import ASK, MISS, Counters, in_process, make_reader
+from grelmicro.cache._reader import ASK, MISS, Counters, in_process, make_reader, view_of
 from grelmicro.cache._recency import Recency
 from grelmicro.errors import BackendNotOpenError, CacheError, CacheSettingsValidationError
 
@@ -34,6 +34,8 @@ else:
     from typing import TypeVar
 
     T = TypeVar("T")
+
+R = TypeVar("R")
 
 __all__ = ["TTLCache"]
 
@@ -87,6 +89,8 @@ class TTLCache(Generic[T]):
         self._thread_flights = ThreadFlights(self._loads)
         self._ambient: tuple[Any, Callable[[str], Any]] | None = None
         fixed = backend is not None and self._backend() is backend
+        self._view = view_of(backend) if fixed else None
+        """Where a backend that never changes can be looked into."""
         self._read = self._make_reader(backend) if fixed else self._read_ambient
         """Looks a key up at once, if the backend lives in this process: a value, MISS or ASK."""
 
@@ -278,11 +282,11 @@ class TTLCache(Generic[T]):
         if envelopes:
             self._codec.use_envelopes()
 
-    def _run_from_thread(self) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-        """How a caller without a loop runs this cache's coroutines.
+    def _open_backend(self) -> tuple[Any, asyncio.AbstractEventLoop]:
+        """The backend for a caller without a loop, and the loop it was opened on.
 
         Raises:
-            BackendNotOpenError: The backend was never opened, or is closed.
+            BackendNotOpenError: It was never opened, or is closed.
         """
         backend = self._backend()
         loop = getattr(backend, "_loop", None)
@@ -291,7 +295,12 @@ class TTLCache(Generic[T]):
                 f"{type(backend).__name__} is not open, and a synchronous call needs the loop it "
                 "was opened on: enter the app or the backend first"
             )
-        return run_here if in_process(backend) else functools.partial(run_on, loop)
+        return backend, loop
+
+    def _run_from_thread(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run one of this cache's coroutines for a caller without a loop."""
+        backend, loop = self._open_backend()
+        return run_here(coroutine) if in_process(backend) else run_on(loop, coroutine)
 
     async def _tag_versions(self, tags: Iterable[str]) -> tuple[bytes, ...]:
         """The versions that `tags` have now."""
@@ -391,7 +400,7 @@ class TTLCache(Generic[T]):
             self._recency.forget(full)
 
     def _make_reader(self, backend: Any) -> Callable[[str], Any]:
-        return make_reader(backend, self._prefix, self._counters, self._recency)
+        return make_reader(view_of(backend), self._prefix, self._counters, self._recency)
 
     def _currsize(self) -> int:
         if self._recency is not None:

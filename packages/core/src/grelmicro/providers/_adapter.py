@@ -1,7 +1,7 @@
 """The base of adapters that speak through a provider."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -59,7 +59,7 @@ class ProviderAdapter(Generic[P]):
         return type(self.provider), self.provider.env_prefix, str(self._url)
 
     @contextmanager
-    def sharing(self, provider: P) -> Iterator[None]:
+    def sharing(self, provider: P) -> Generator[None, None, None]:
         """Borrow `provider` for the block instead of opening one of its own."""
         self._borrowed = provider
         try:

@@ -1,6 +1,7 @@
 """Finding providers by name or by URL, through entry points."""
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from grelmicro.errors import DependencyNotFoundError
@@ -51,7 +52,8 @@ def from_url(url: str) -> Provider:
     scheme = _scheme(url)
     for name in (scheme, scheme.partition("+")[0]):
         if found := _entry_points(_SCHEMES).select(name=name):
-            return _loaded(next(iter(found)))(url)  # type: ignore[call-arg]  # by convention
+            make: Callable[[str], Provider] = _loaded(next(iter(found)))
+            return make(url)
     base = scheme.partition("+")[0]
     raise DependencyNotFoundError(
         f"no installed provider serves {scheme}:// (served: {', '.join(_schemes())}): "

@@ -1,0 +1,62 @@
+"""The command line: `python -m grelmicro providers` and `python -m grelmicro check [URL]`."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from grelmicro.errors import GrelmicroError
+from grelmicro.providers import Provider, autodiscover, available, from_url, load
+from grelmicro.providers._provider import supported_kinds
+
+__all__ = ["main"]
+
+_PATIENCE = 30.0
+"""Seconds after which a check is given up, whatever the provider's own timeouts."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status says whether it went well."""
+    parser = argparse.ArgumentParser(prog="python -m grelmicro", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    providers = commands.add_parser("providers", help="what is installed, and what each serves")
+    providers.set_defaults(run=lambda _: _providers())
+    check = commands.add_parser("check", help="open a backend, ping it, and say how long that took")
+    check.add_argument("url", nargs="?", help="by default GRELMICRO_URL, or memory://")
+    check.set_defaults(run=lambda options: _check(options.url))
+    options = parser.parse_args(arguments)
+    status: int = options.run(options)
+    return status
+
+
+def _providers() -> int:
+    width = max(map(len, available()), default=0)
+    broken = False
+    for name in available():
+        try:
+            serves = ", ".join(supported_kinds(load(name))) or "nothing"
+        except GrelmicroError as error:
+            broken, serves = True, f"cannot be loaded: {error}"
+        print(f"{name:<{width}}  {serves}")
+    return int(broken)
+
+
+def _check(url: str | None) -> int:
+    try:
+        provider = autodiscover() if url is None else from_url(url)
+        seconds = asyncio.run(_ping(provider))
+    except Exception as error:  # whatever a backend raises, the answer is that it does not work
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        print(f"failed: {type(error).__name__}: {error}{notes}", file=sys.stderr)
+        return 1
+    print(f"{provider!r} answered in {seconds * 1000:.2f} ms")
+    return 0
+
+
+async def _ping(provider: Provider) -> float:
+    async with asyncio.timeout(_PATIENCE), provider:
+        return await provider.ping()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""What a Redis connection is configured with, and where that comes from."""
+
+import re
+from typing import Annotated, Any, Self
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+
+from grelmicro.errors import SettingsValidationError
+from grelmicro.providers._settings import masked, overlaid, without_service_links
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["RedisConfig", "RedisProviderConfigError", "resolve"]
+
+_SCHEMES = ("redis", "rediss", "unix")
+
+_DECOMPOSED = ("host", "port", "db", "username", "password")
+
+_LIMITS = ("timeout", "max_connections")
+
+_SETTINGS = ("url", *_DECOMPOSED)
+
+
+class RedisProviderConfigError(SettingsValidationError):
+    """Settings of a `RedisProvider` that cannot be used; no rejected value is shown."""
+
+
+def _checked_url(url: object) -> str | None:
+    if url is None:
+        return None
+    text = url.get_secret_value() if isinstance(url, SecretStr) else str(url)
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("it cannot be read as a URL") from None
+    if fault := _fault_of(parts):
+        raise ValueError(fault)
+    return text
+
+
+def _fault_of(parts: SplitResult) -> str | None:
+    """What keeps a URL from being a Redis server's; the URL itself is not shown."""
+    if parts.scheme not in _SCHEMES:
+        return f"expected one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}"
+    if parts.scheme == "unix":
+        return None if parts.path else "it names no socket: unix:///path/to/redis.sock"
+    if not parts.hostname:
+        return "it names no host: redis://host:6379/0"
+    if not re.fullmatch(r"/?\d*", parts.path):
+        return "its path is no database number: redis://host:6379/0"
+    return None
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    url: Annotated[SecretStr | None, BeforeValidator(_checked_url)] = None
+    host: str | None = Field(default=None, min_length=1)
+    port: int = Field(default=6379, ge=1, le=65535)
+    db: int = Field(default=0, ge=0)
+    username: str | None = None
+    password: SecretStr | None = None
+    timeout: float = Field(default=5.0, gt=0, le=3600)
+    max_connections: int = Field(default=64, ge=1)
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        decomposed = sorted(self.model_fields_set & set(_DECOMPOSED))
+        given = [name for name in decomposed if getattr(self, name) is not None]
+        if self.url is not None and given:
+            raise ValueError(f"url and {', '.join(given)} exclude each other: give one form")
+        if self.url is None and self.host is None:
+            raise ValueError("no server: give url or host")
+        return self
+
+
+class RedisConfig(_Fields):
+    """The settings of a `RedisProvider` as one object; it never reads the environment.
+
+    Attributes:
+        url: `redis://`, `rediss://` (TLS) or `unix://`, as a string or a pydantic DSN; or else:
+        host: The server's name or address.
+        port: Its port.
+        db: The number of the database.
+        username: For servers with access control lists.
+        password: Shown nowhere.
+        timeout: Seconds within which every operation ends, up to 3600.
+        max_connections: Most connections at a time; further commands wait for one.
+
+    Raises:
+        RedisProviderConfigError: A field cannot be used, or `url` and another field are given.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise RedisProviderConfigError(error) from None
+
+    def full_url(self) -> str:
+        """The whole address as one URL, password included."""
+        if self.url is not None:
+            return self.url.get_secret_value()
+        secret = self.password.get_secret_value() if self.password else None
+        return overlaid(
+            "redis://",
+            host=self.host,
+            port=self.port,
+            path=f"/{self.db}",
+            username=self.username,
+            password=secret,
+        )
+
+    def __repr__(self) -> str:
+        return f"RedisConfig({masked(self.full_url())!r}, timeout={self.timeout})"
+
+    __str__ = __repr__
+
+
+class _Environment(BaseSettings):
+    """The variables as they are: what is wrong with one matters only if it is used."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
+
+    url: str | None = None
+    host: str | None = None
+    port: str | None = None
+    db: str | None = None
+    user: str | None = None
+    username: str | None = None
+    password: str | None = None
+
+
+def resolve(given: dict[str, Any], *, env_prefix: str, env_load: bool) -> RedisConfig:
+    """Make the configuration of keywords, then environment, then defaults, field by field.
+
+    A URL counts as the fields it has. One that was passed as a keyword is a whole address: only
+    credentials are looked up, if it has none.
+
+    Raises:
+        RedisProviderConfigError: Something cannot be used; the message names keyword or variable.
+    """
+    keywords = {name: value for name, value in given.items() if value is not None}
+    found = _read(env_prefix) if env_load else {}
+    variables = {name: f"{env_prefix}{name.upper()}" for name in _SETTINGS}
+    if "url" in keywords:
+        base = _checked(keywords, {})
+        found = {} if _has_credentials(base) else _only(found, "username", "password")
+        return _over(base, found)
+    if "url" in found:
+        base = _checked({**_only(keywords, *_LIMITS), **found}, variables)
+        fields = _checked({"host": "unused", **keywords}, {})
+        return _over(base, {name: getattr(fields, name) for name in _only(keywords, *_DECOMPOSED)})
+    if "host" not in keywords and "host" not in found:
+        raise RedisProviderConfigError(_nowhere(variables, env_load))
+    names = {name: variable for name, variable in variables.items() if name not in keywords}
+    return _checked({**found, **keywords}, names)
+
+
+def _read(env_prefix: str) -> dict[str, str]:
+    environment = _Environment(_env_prefix=env_prefix)  # type: ignore[call-arg]  # its own keyword
+    values: dict[str, str] = environment.model_dump(exclude_none=True)
+    if user := values.pop("user", None):
+        values.setdefault("username", user)
+    return without_service_links(values, ["port"])
+
+
+def _only(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: fields[name] for name in names if name in fields}
+
+
+def _checked(fields: dict[str, Any], variables: dict[str, str]) -> RedisConfig:
+    """Check fields; those in `variables` are called by these names in the error."""
+    try:
+        _Fields(**fields)
+    except ValidationError as error:
+        text = str(SettingsValidationError(error))
+        for name, variable in variables.items():
+            text = re.sub(rf"^{name}:", f"{variable}:", text, flags=re.MULTILINE)
+        raise RedisProviderConfigError(text) from None
+    return RedisConfig(**fields)
+
+
+def _nowhere(variables: dict[str, str], env_load: bool) -> str:
+    looked = f", or set {variables['url']} or {variables['host']}" if env_load else ""
+    return f"no server to connect to: pass url= or host={looked}"
+
+
+def _has_credentials(config: RedisConfig) -> bool:
+    parts = urlsplit(config.full_url())
+    return bool(parts.username or parts.password)
+
+
+def _over(config: RedisConfig, fields: dict[str, Any]) -> RedisConfig:
+    """Put single fields over those of a configuration's URL."""
+    if not fields:
+        return config
+    url, db = config.full_url(), fields.pop("db", None)
+    if db is not None:
+        url = _with_db(url, db)
+    if isinstance(secret := fields.get("password"), SecretStr):
+        fields["password"] = secret.get_secret_value()
+    return config.model_copy(update={"url": SecretStr(overlaid(url, **fields))})
+
+
+def _with_db(url: str, db: int) -> str:
+    parts = urlsplit(url)
+    query = [item for item in parse_qsl(parts.query) if item[0] != "db"]
+    if parts.scheme == "unix":
+        return urlunsplit(parts._replace(query=urlencode([*query, ("db", db)])))
+    return urlunsplit(parts._replace(path=f"/{db}", query=urlencode(query)))
