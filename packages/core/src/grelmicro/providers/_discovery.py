@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from grelmicro.errors import DependencyNotFoundError
 from grelmicro.providers._provider import Provider
@@ -52,8 +52,8 @@ def from_url(url: str) -> Provider:
     scheme = _scheme(url)
     for name in (scheme, scheme.partition("+")[0]):
         if found := _entry_points(_SCHEMES).select(name=name):
-            make: Callable[[str], Provider] = _loaded(next(iter(found)))
-            return make(url)
+            # By convention, a provider's first parameter is its URL.
+            return cast(Callable[[str], Provider], _loaded(next(iter(found))))(url)
     base = scheme.partition("+")[0]
     raise DependencyNotFoundError(
         f"no installed provider serves {scheme}:// (served: {', '.join(_schemes())}): "
