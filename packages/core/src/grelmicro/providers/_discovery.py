@@ -53,7 +53,7 @@ def from_url(url: str) -> Provider:
     for name in (scheme, scheme.partition("+")[0]):
         if found := _entry_points(_SCHEMES).select(name=name):
             # By convention, a provider's first parameter is its URL.
-            return cast(Callable[[str], Provider], _loaded(next(iter(found))))(url)
+            return cast("Callable[[str], Provider]", _loaded(next(iter(found))))(url)
     base = scheme.partition("+")[0]
     raise DependencyNotFoundError(
         f"no installed provider serves {scheme}:// (served: {', '.join(_schemes())}): "
