@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from grelmicro.cache._arguments import KeyMaker
 from grelmicro.cache._backends import SHORTEST_TTL
@@ -94,28 +94,33 @@ class Recipe:
         self.function = function
         self.make_key = make_key
         self.policy = policy
-        self._failing = False
+        self._name = getattr(function, "__qualname__", repr(function))
+        self._outages = {"read": False, "write": False}
         cache._admit(cache.ttl + policy.stale_ttl, envelopes=policy.needs_envelope)
 
     async def find(self, call: Call) -> Found | None:
         """Look the call up; None where nothing is to be had, an unreachable backend included."""
-        return await self._tolerant(self._find(call), None)
+        return await self._tolerant("read", self._find(call), None)
 
     async def find_again(self, call: Call, before: Found | None) -> Found | None:
         """Look whether another caller has refreshed the entry since `before` was found."""
-        found = await self._tolerant(self._look(call), None)
+        if self._outages["read"]:
+            return None  # `find` has just waited for it
+        found = await self._tolerant("read", self._look(call), None)
         if found is None or found.left <= 0 or (before is not None and found.left <= before.left):
             return None
         return found
 
     async def begin(self, call: Call) -> Timer:
         """Prepare to run the function."""
-        return Timer(await self._tolerant(self._versions(call), ()))
+        if self._outages["read"]:
+            return Timer(())
+        return Timer(await self._tolerant("read", self._versions(call), ()))
 
     async def keep(self, load: Load, value: Any, timer: Timer) -> None:
         """Store what the function returned, unless it is to be skipped."""
         policy = self.policy
-        if policy.skip is not None and policy.skip(value):
+        if self._outages["read"] or (policy.skip is not None and policy.skip(value)):
             return
         if len(timer.versions) != len(policy.tags):
             return  # the backend was away: without its tags the entry could never be invalidated
@@ -123,7 +128,7 @@ class Recipe:
         data = self.cache._codec.encode(value, cost, timer.versions)
         fresh = self.cache.ttl * (1 - policy.jitter * random.random())  # noqa: S311  # no secret
         lifetime = max(fresh, SHORTEST_TTL) + policy.stale_ttl
-        await self._tolerant(self.cache._store(load, data, lifetime), None)
+        await self._tolerant("write", self.cache._store(load, data, lifetime), None)
 
     def instead(self, found: Found | None, error: Exception) -> Any:
         """The value to serve in the place of one that could not be made.
@@ -135,7 +140,7 @@ class Recipe:
             raise error
         _log.warning(
             "%s failed (%s); the cached value is served instead",
-            getattr(self.function, "__qualname__", self.function),
+            self._name,
             type(error).__name__,
         )
         return found.value
@@ -183,16 +188,21 @@ class Recipe:
         tags = [make(self.function, call.args, call.kwargs) for make in self.policy.tags]
         return await self.cache._tag_versions(tags)
 
-    async def _tolerant(self, coroutine: Awaitable[T], otherwise: T) -> T:
-        """Do without the backend while it fails; say so once, and again when it is back."""
+    async def _tolerant(
+        self, way: Literal["read", "write"], coroutine: Awaitable[T], otherwise: T
+    ) -> T:
+        """Do without the backend while it fails; say so once, and again when it is back.
+
+        One that is read from and refuses writes, as a full server does, is not back.
+        """
         try:
             result = await coroutine
         except CacheError as error:
-            if not self._failing:
-                self._failing = True
-                _log.warning("the cache fails (%s); functions are called without it", error)
+            if not self._outages[way]:
+                self._outages[way] = True
+                _log.warning("the cache fails to %s (%s); %s does without", way, error, self._name)
             return otherwise
-        if self._failing:
-            self._failing = False
-            _log.warning("the cache answers again")
+        if self._outages[way]:
+            self._outages[way] = False
+            _log.warning("the cache can %s again for %s", way, self._name)
         return result
