@@ -46,27 +46,25 @@ class Component(Generic[B]):
     def __init__(self, source: Provider | B, *, name: str = "default") -> None:
         kind = KINDS[self.kind]
         self.name = _checked_name(name)
+        self.backend: B
+        """The adapter that this component was made with."""
         if isinstance(source, Provider):
-            self._backend = cast("B", getattr(source, kind.factory)())
+            self.backend = cast("B", getattr(source, kind.factory)())
         elif kind.fits(source):
-            self._backend = source
+            self.backend = source
         else:
             raise TypeError(
                 f"{kind.component_name}(...) takes a Provider or a {kind.contract_name}, "
                 f"not {type(source).__name__}"
             )
         self.provider = source if isinstance(source, Provider) else borrowed_provider(source)
+        """The provider it borrows, if it does."""
         self._stand_ins: list[Component[B]] = []
-
-    @property
-    def backend(self) -> B:
-        """The adapter that this component was made with."""
-        return self._backend
 
     @property
     def serving(self) -> B:
         """The adapter that answers now: a stand-in's while an override is in force."""
-        return self._stand_ins[-1]._backend if self._stand_ins else self._backend
+        return self._stand_ins[-1].backend if self._stand_ins else self.backend
 
     @contextmanager
     def replaced_by(self, stand_in: "Component[B]") -> Generator[None, None, None]:
@@ -79,7 +77,7 @@ class Component(Generic[B]):
 
     async def __aenter__(self) -> Self:
         """Open the backend."""
-        await self._backend.__aenter__()
+        await self.backend.__aenter__()
         return self
 
     async def __aexit__(
@@ -89,10 +87,10 @@ class Component(Generic[B]):
         traceback: TracebackType | None,
     ) -> None:
         """Close the backend."""
-        await self._backend.__aexit__(exc_type, exc, traceback)
+        await self.backend.__aexit__(exc_type, exc, traceback)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({type(self._backend).__name__}, name={self.name!r})"
+        return f"{type(self).__name__}({type(self.backend).__name__}, name={self.name!r})"
 
 
 def _checked_name(name: object) -> str:

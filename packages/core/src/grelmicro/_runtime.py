@@ -14,8 +14,7 @@ __all__ = ["OpenApp", "current_app", "mark_closed", "mark_open"]
 class OpenApp(Protocol):
     """What a primitive needs of an app."""
 
-    @property
-    def is_open(self) -> bool: ...
+    is_open: bool
 
     def get(self, kind: str, name: str = "default") -> Any: ...
 

@@ -45,7 +45,8 @@ class Grelmicro:
         self._serving: dict[_Key, Any] = {}
         self._stack: AsyncExitStack | None = None
         self._outer: Any = None
-        self._is_open = False
+        self.is_open = False
+        """Whether the app has been entered and not left; not for setting."""
         for item in uses or ():
             self.use(item)
 
@@ -73,11 +74,6 @@ class Grelmicro:
     def components(self) -> tuple[Any, ...]:
         """The declared components, in order."""
         return tuple(self._declared.values())
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the app has been entered and not left."""
-        return self._is_open
 
     @classmethod
     def current(cls) -> "Grelmicro":
@@ -125,7 +121,7 @@ class Grelmicro:
         Raises:
             OutOfContextError: The app is not open.
         """
-        if not self._is_open:
+        if not self.is_open:
             raise OutOfContextError("override(): the app is not open; enter it first")
         overlay: dict[_Key, Any] = {}
         for component in components:
@@ -152,7 +148,7 @@ class Grelmicro:
             await _unwind(self._stack, error)
             self._stack = None
             raise
-        self._outer, self._is_open = context_app(), True
+        self._outer, self.is_open = context_app(), True
         mark_open(self)
         return self
 
@@ -168,7 +164,7 @@ class Grelmicro:
         try:
             return await self._stack.__aexit__(exc_type, exc, traceback)
         finally:
-            self._is_open = False
+            self.is_open = False
             self._stack = None
             mark_closed(self, self._outer)
             self._outer = None
