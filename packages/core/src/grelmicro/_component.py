@@ -45,7 +45,7 @@ class Component(Generic[B]):
 
     def __init__(self, source: Provider | B, *, name: str = "default") -> None:
         kind = KINDS[self.kind]
-        self.name = _checked_name(name)
+        self.name: str = _checked_name(name)
         self.backend: B
         """The adapter that this component was made with."""
         if isinstance(source, Provider):
@@ -57,7 +57,9 @@ class Component(Generic[B]):
                 f"{kind.component_name}(...) takes a Provider or a {kind.contract_name}, "
                 f"not {type(source).__name__}"
             )
-        self.provider = source if isinstance(source, Provider) else borrowed_provider(source)
+        self.provider: Provider | None = (
+            source if isinstance(source, Provider) else borrowed_provider(source)
+        )
         """The provider it borrows, if it does."""
         self._stand_ins: list[Component[B]] = []
 

@@ -45,7 +45,7 @@ class Grelmicro:
         self._serving: dict[_Key, Any] = {}
         self._stack: AsyncExitStack | None = None
         self._outer: Any = None
-        self.is_open = False
+        self.is_open: bool = False
         """Whether the app has been entered and not left; not for setting."""
         for item in uses or ():
             self.use(item)

@@ -34,7 +34,7 @@ class JsonSerializer:
     """
 
     def __init__(self) -> None:
-        self._dumps, self.loads = _json_functions()
+        self._dumps, self._loads = _json_functions()
 
     def dumps(self, value: Any) -> bytes:
         """Serialize a value.
@@ -44,6 +44,14 @@ class JsonSerializer:
             ValueError: It holds itself.
         """
         return self._dumps(value)
+
+    def loads(self, data: bytes) -> Any:
+        """Read JSON bytes.
+
+        Raises:
+            ValueError: They are not JSON.
+        """
+        return self._loads(data)
 
 
 class PickleSerializer(Generic[T]):

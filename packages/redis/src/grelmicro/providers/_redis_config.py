@@ -1,7 +1,7 @@
 """What a Redis connection is configured with, and where that comes from."""
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from grelmicro.errors import SettingsValidationError
@@ -60,7 +60,9 @@ def _fault_of(parts: SplitResult) -> str | None:
 
 
 class _Fields(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     url: Annotated[SecretStr | None, BeforeValidator(_checked_url)] = None
     host: str | None = Field(default=None, min_length=1)
@@ -122,7 +124,8 @@ class RedisConfig(_Fields):
     def __repr__(self) -> str:
         return f"RedisConfig({masked(self.full_url())!r}, timeout={self.timeout})"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return repr(self)
 
 
 class _Environment(BaseSettings):

@@ -1,0 +1,77 @@
+"""Pytest fixtures: `redis_server redis_url redis_prefix own_redis fault_proxy`.
+
+Every pytest run with grelmicro-testing loads this module, so all else loads on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from grelmicro.testing.proxy import FaultProxy
+    from grelmicro.testing.servers import RedisServer
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for the whole session, from the ladder. Shared: never kill it."""
+    with _redis(own=False) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of the session's Redis."""
+    return redis_server.url
+
+
+@pytest.fixture
+def redis_prefix(redis_url: str) -> Iterator[str]:
+    """A key prefix of this test's own, ending in a colon; its keys are removed afterwards."""
+    from uuid import uuid4
+
+    from grelmicro.testing.servers._resp import remove_keys
+
+    prefix = f"grelmicro-test:{uuid4().hex}:"
+    yield prefix
+    remove_keys(redis_url, prefix)
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis for this test alone, that may be killed, paused and restarted."""
+    with _redis(own=True) as server:
+        yield server
+
+
+@pytest.fixture
+def fault_proxy(redis_server: RedisServer) -> FaultProxy:
+    """A proxy in front of the session's Redis, for `async with`."""
+    from grelmicro.testing.proxy import FaultProxy
+
+    return FaultProxy(redis_server.host, redis_server.port)
+
+
+def _redis(*, own: bool) -> RedisServer:
+    from grelmicro.testing.servers import ServerUnavailableError
+    from grelmicro.testing.servers import redis_server as climb
+
+    try:
+        return climb(own=own)
+    except ServerUnavailableError as error:
+        if error.required:
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what to install for the tests that were skipped, whatever the verbosity."""
+    reasons = [report.longrepr for report in terminalreporter.stats.get("skipped", ())]
+    texts = {str(reason[2]) for reason in reasons if isinstance(reason, tuple)}
+    for text in sorted(text for text in texts if "GRELMICRO_REQUIRE=" in text):
+        terminalreporter.section("tests skipped for want of a server", yellow=True)
+        terminalreporter.line(text.removeprefix("Skipped: "))
