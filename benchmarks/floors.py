@@ -14,6 +14,7 @@ class Case(NamedTuple):
     function: Callable[[Any], Any]
     argument: Any
     floor: str = ""
+    """What it is compared with."""
     where: str = "async"
     """`async`, `sync`, or `thread`: a synchronous call from a worker thread."""
 

@@ -6,7 +6,6 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,13 @@ class Worker:
         )
         self.floors: dict[str, str] = self._read()
 
-    def measure(self, case: str, calls: int) -> float:
-        """Nanoseconds a call of `case` takes."""
+    def measure(self, case: str, calls: int) -> tuple[float, float]:
+        """Nanoseconds that a call of `case` takes, and one of its floor."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([case, calls]) + "\n")
         self._process.stdin.flush()
-        return float(self._read())
+        time, floor = self._read()
+        return time, floor
 
     def close(self) -> None:
         """End the process."""
@@ -61,35 +61,40 @@ class Worker:
         return json.loads(line)
 
 
-def interleaved(workers: list[Worker], rounds: int, calls: int) -> dict[tuple[str, str], float]:
-    """The median of every case of every worker, all of them measured in every round."""
-    samples: dict[tuple[str, str], list[float]] = {}
+Row = dict[str, Any]
+
+
+def interleaved(workers: list[Worker], rounds: int, calls: int) -> list[Row]:
+    """One row a case: every case of every worker has its turn in every round."""
+    samples: dict[tuple[Worker, str], list[tuple[float, float]]] = {}
     for _ in range(rounds):
         for worker in workers:
             for case in worker.floors:
-                samples.setdefault((worker.module, case), []).append(worker.measure(case, calls))
-    return {key: statistics.median(values) for key, values in samples.items()}
+                samples.setdefault((worker, case), []).append(worker.measure(case, calls))
+    return [row(case, worker.floors[case], pairs) for (worker, case), pairs in samples.items()]
 
 
-def imports(python: str, rounds: int) -> tuple[float, float]:
-    """Median seconds of `import asyncio` and of `import grelmicro`, in fresh processes."""
-    samples: dict[str, list[float]] = {"asyncio": [], "grelmicro": []}
-    for _ in range(rounds):
-        for module, values in samples.items():
-            script = _IMPORT.format(module=module)
-            done = subprocess.run([python, "-c", script], capture_output=True, check=True)
-            values.append(float(done.stdout))
-    return statistics.median(samples["asyncio"]), statistics.median(samples["grelmicro"])
+def row(case: str, floor: str, pairs: list[tuple[float, float]]) -> Row:
+    """A case's median time, and the median of its ratios to the floor beside it."""
+    time = statistics.median(time for time, _ in pairs)
+    ratios = sorted(time / floor for time, floor in pairs)
+    ratio = statistics.median(ratios)
+    return {"case": case, "ns": time, "floor": floor, "ratio": ratio, "ratios": ratios}
 
 
-def rows(workers: list[Worker], medians: dict[tuple[str, str], float]) -> Iterator[dict[str, Any]]:
-    """One row a case that has a floor: its time, and its ratio to the floor of its own worker."""
-    for worker in workers:
-        for case, floor in worker.floors.items():
-            if floor:
-                time = medians[worker.module, case]
-                ratio = time / medians[worker.module, floor]
-                yield {"case": case, "ns": time, "floor": floor, "ratio": ratio}
+def import_time(python: str, module: str) -> float:
+    """Nanoseconds of an import in a fresh process."""
+    script = _IMPORT.format(module=module)
+    done = subprocess.run([python, "-c", script], capture_output=True, check=True)
+    return float(done.stdout) * 1e9
+
+
+def imports(python: str, rounds: int) -> Row:
+    """The row of `import grelmicro`, beside `import asyncio`."""
+    pairs = [
+        (import_time(python, "grelmicro"), import_time(python, "asyncio")) for _ in range(rounds)
+    ]
+    return row("import grelmicro", "import asyncio", pairs)
 
 
 def show(table: list[dict[str, Any]]) -> None:
@@ -107,19 +112,16 @@ def main() -> None:
     parser.add_argument("workers", nargs="+", metavar="MODULE=PYTHON")
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--users", help="a Python with the built wheels, for the import time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     workers = [Worker(*argument.split("=", 1)) for argument in options.workers]
     try:
-        medians = interleaved(workers, options.rounds, options.calls)
+        table = interleaved(workers, options.rounds, options.calls)
     finally:
         for worker in workers:
             worker.close()
-    table = list(rows(workers, medians))
-    floor, ours = imports(sys.executable, options.rounds)
-    table.append(
-        {"case": "import grelmicro", "ns": ours * 1e9, "floor": "asyncio", "ratio": ours / floor}
-    )
+    table.append(imports(options.users or sys.executable, options.rounds))
     show(table)
     if options.json:
         conditions = {"python": platform.python_version(), "machine": platform.machine()}
