@@ -3,18 +3,28 @@
 It stands below the composer, so that a primitive finds its backend without importing it.
 """
 
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from grelmicro.errors import NoActiveAppError
 
-__all__ = ["OpenApp", "current_app", "mark_closed", "mark_open"]
+__all__ = [
+    "OpenApp",
+    "ambient_backend",
+    "context_app",
+    "current_app",
+    "mark_closed",
+    "mark_open",
+]
 
 
 class OpenApp(Protocol):
     """What a primitive needs of an app."""
 
     is_open: bool
+    serving: Mapping[tuple[str, str], Any]
+    """The components that answer now, by kind and name."""
 
     def get(self, kind: str, name: str = "default") -> Any: ...
 
@@ -58,6 +68,26 @@ def current_app() -> OpenApp:
     except ValueError:
         raise NoActiveAppError(_why_none()) from None
     return app
+
+
+def ambient_backend(kind: str, name: str) -> Callable[[], Any]:
+    """Make the function that finds, anew for every call, the backend of the current app.
+
+    What it does is on the way of every call of every primitive, hence written out.
+    """
+    key = (kind, name)
+    context = _context.get
+
+    def find() -> Any:
+        app = context()
+        if app is None or not app.is_open:
+            app = current_app()
+        try:
+            return app.serving[key].backend
+        except KeyError:
+            return app.get(kind, name).backend
+
+    return find
 
 
 def _why_none() -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import warnings
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self, cast
@@ -42,7 +42,8 @@ class Grelmicro:
         self._declared: dict[_Key, Any] = {}
         self._implied: dict[str, Any] = {}
         self._overlays: list[dict[_Key, Any]] = []
-        self._serving: dict[_Key, Any] = {}
+        self.serving: Mapping[_Key, Any] = {}
+        """The components that answer now, by kind and name; not for changing."""
         self._stack: AsyncExitStack | None = None
         self._outer: Any = None
         self.is_open: bool = False
@@ -91,7 +92,7 @@ class Grelmicro:
             ComponentNotRegisteredError: There is none; the message says which there are.
         """
         try:
-            return self._serving[kind, name]
+            return self.serving[kind, name]
         except KeyError:
             return self._get_implied(kind, name)
 
@@ -102,7 +103,7 @@ class Grelmicro:
         try:
             return self.get(kind)
         except ComponentNotRegisteredError as error:
-            named = [item for (known, _), item in self._serving.items() if known == kind]
+            named = [item for (known, _), item in self.serving.items() if known == kind]
             if len(named) == 1:
                 return named[0]
             raise AttributeError(str(error)) from None
@@ -174,11 +175,11 @@ class Grelmicro:
         serving = {**self._declared, **implied}
         for overlay in self._overlays:
             serving.update(overlay)
-        self._serving = serving
+        self.serving = serving
 
     @contextmanager
     def _overlaid(self, overlay: dict[_Key, Any]) -> Generator[None, None, None]:
-        with _stand_ins(self._serving, overlay):
+        with _stand_ins(self.serving, overlay):
             self._overlays.append(overlay)
             self._refresh()
             try:
@@ -208,7 +209,7 @@ class Grelmicro:
         if kind in KINDS and name == "default":
             self._imply(KINDS[kind])
         try:
-            return self._serving[kind, name]
+            return self.serving[kind, name]
         except KeyError:
             raise ComponentNotRegisteredError(self._why_not(kind, name)) from None
 
@@ -218,7 +219,7 @@ class Grelmicro:
             names = " and ".join(map(repr, supporters))
             wrap = KINDS[kind].component_name
             return f"{names} could both serve {kind!r}: list {wrap}(...) with the one you mean"
-        known = ", ".join(f"{k} {n!r}" for k, n in self._serving) or "none"
+        known = ", ".join(f"{k} {n!r}" for k, n in self.serving) or "none"
         return f"the app has no {kind} component named {name!r}; it has: {known}"
 
     def _warn_about_order(self) -> None:
@@ -285,7 +286,9 @@ def _add(components: dict[_Key, Any], component: Any) -> None:
 
 
 @contextmanager
-def _stand_ins(serving: dict[_Key, Any], overlay: dict[_Key, Any]) -> Generator[None, None, None]:
+def _stand_ins(
+    serving: Mapping[_Key, Any], overlay: dict[_Key, Any]
+) -> Generator[None, None, None]:
     """Tell the replaced components who answers for them."""
     with ExitStack() as stack:
         for key, replacement in overlay.items():

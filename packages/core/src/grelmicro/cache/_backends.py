@@ -8,7 +8,7 @@ from typing import Any
 
 from grelmicro._component import Component
 from grelmicro._kinds import KINDS
-from grelmicro._runtime import current_app
+from grelmicro._runtime import ambient_backend
 from grelmicro.errors import CacheError, CacheSettingsValidationError, GrelmicroError
 
 __all__ = ["SHORTEST_TTL", "backend_source", "cache_errors", "check_ttl", "offers", "offers_prefix"]
@@ -28,8 +28,7 @@ def backend_source(backend: Any) -> Callable[[], Any]:
         TypeError: It is none of these.
     """
     if backend is None or isinstance(backend, str):
-        name = backend or "default"
-        return lambda: current_app().get("cache", name).backend
+        return ambient_backend("cache", backend or "default")
     if isinstance(backend, Component) and backend.kind == "cache":
         return lambda: backend.serving
     if isinstance(backend, type) or not KINDS["cache"].fits(backend):

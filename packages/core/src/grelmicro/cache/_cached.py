@@ -102,7 +102,7 @@ def cached(
             tuple(template_key(function, tag, what="tags") for tag in _as_tuple(tags)),
         )
         recipe = Recipe(cache, function, _key_maker(function, key, key_maker, typed), policy)
-        wrapper = _async_wrapper(recipe, lock) if is_async else _sync_wrapper(recipe, lock)
+        wrapper = _wrapper(recipe, lock, is_async)
         functools.update_wrapper(wrapper, function)
         helpers = cast("Any", wrapper)
         helpers.cache_info, helpers.cache_clear = cache.cache_info, cache.clear
@@ -111,10 +111,16 @@ def cached(
     return decorate
 
 
-def _async_wrapper(recipe: Recipe, lock: Any) -> Callable[..., Any]:
+def _wrapper(recipe: Recipe, lock: Any, is_async: bool) -> Callable[..., Any]:
+    if not is_async:
+        return _sync_wrapper(recipe, lock)
     view = recipe.cache._view
-    if view is not None and recipe.policy.is_plain:
-        return _viewing_wrapper(recipe, lock, view)
+    if view is not None and recipe.policy.is_plain and recipe.cache._is_bare:
+        return _bare_wrapper(recipe, lock, view)
+    return _async_wrapper(recipe, lock)
+
+
+def _async_wrapper(recipe: Recipe, lock: Any) -> Callable[..., Any]:
     make_key, function = recipe.make_key, recipe.function
     read = _reader(recipe)
     make = _Tasks(recipe, lock).make
@@ -129,12 +135,11 @@ def _async_wrapper(recipe: Recipe, lock: Any) -> Callable[..., Any]:
     return wrapper
 
 
-def _viewing_wrapper(recipe: Recipe, lock: Any, view: View) -> Callable[..., Any]:
-    """The same, with what `make_reader` does written out: a call less is a tenth of a hit."""
+def _bare_wrapper(recipe: Recipe, lock: Any, view: View) -> Callable[..., Any]:
+    """The same for a cache that `is_bare`, with the reader written out: a call less on a hit."""
     make_key, function = recipe.make_key, recipe.function
     entries, cls, own_get, patched = view
-    prefix, counters, recency = recipe.cache._prefix, recipe.cache._counters, recipe.cache._recency
-    read = recipe.cache._read
+    prefix, counters, read = recipe.cache._prefix, recipe.cache._counters, recipe.cache._read
     make = _Tasks(recipe, lock).make
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -146,15 +151,13 @@ def _viewing_wrapper(recipe: Recipe, lock: Any, view: View) -> Callable[..., Any
             except (KeyError, TypeError):
                 pass
             else:
-                if deadline > monotonic():
-                    if recency is not None:
-                        recency.used(full)
-                    decode = counters.decode
-                    value = data if decode is None else decode(data)
-                    if value is not MISS:
-                        counters.hits += 1
-                        return value
-        return await make(Call(key, args, kwargs), read(key))
+                if deadline > monotonic() and counters.decode is None:
+                    counters.hits += 1
+                    return data
+        value = read(key)
+        if value is MISS or value is ASK:
+            return await make(Call(key, args, kwargs), value)
+        return value
 
     return wrapper
 

@@ -276,6 +276,11 @@ class TTLCache(Generic[T]):
 
     # What `cached` is built on, besides the above.
 
+    @property
+    def _is_bare(self) -> bool:
+        """Whether an entry's bytes are its value, and nobody asks when it was used."""
+        return self._recency is None and self._counters.decode is None
+
     def _admit(self, lifetime: float, *, envelopes: bool) -> None:
         """Prepare for a function whose entries live for up to `lifetime` seconds."""
         self._tag_ttl = max(self._tag_ttl, lifetime)
