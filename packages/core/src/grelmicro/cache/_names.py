@@ -32,25 +32,27 @@ def unnamed(key: str) -> str:
     return f"{MARK}:{key}" if key.startswith(MARK) else key
 
 
-def check_key(key: object) -> str:
-    """Return `key` if it can be one.
+def check_key(key: object, what: str = "key") -> str:
+    """Return `key` if it can be one, or a part of one; messages call it `what`.
 
     Raises:
         TypeError: It is no string.
         ValueError: It has control characters, is too long, or cannot be encoded.
     """
     if not isinstance(key, str):
-        raise TypeError(f"key: expected a string, not {type(key).__name__}")
+        raise TypeError(f"{what}: expected a string, not {type(key).__name__}")
     if len(key) > MAX_KEY:
         raise ValueError(
-            f"key: {len(key)} characters are too many, {MAX_KEY} is the most: hash long parts"
+            f"{what}: {len(key)} characters are too many, {MAX_KEY} is the most: hash long parts"
         )
     if _CONTROL.search(key):
-        raise ValueError("key: control characters (NUL, newline, ...) are not allowed: quote them")
+        raise ValueError(
+            f"{what}: control characters (NUL, newline, ...) are not allowed: quote them"
+        )
     try:
         key.encode()
     except UnicodeEncodeError:
-        raise ValueError("key: a lone surrogate cannot be encoded as UTF-8") from None
+        raise ValueError(f"{what}: a lone surrogate cannot be encoded as UTF-8") from None
     return key
 
 

@@ -267,7 +267,7 @@ class TTLCache(Generic[T]):
         Raises:
             CacheError: The backend failed; some of the tags may be invalid.
         """
-        versions = {tag_prefix(self._name) + check_key(tag): os.urandom(8) for tag in tags}
+        versions = {tag_prefix(self._name) + check_key(tag, "tag"): os.urandom(8) for tag in tags}
         await self._loads.supersede()
         backend = self._backend()
         with cache_errors:
@@ -309,7 +309,7 @@ class TTLCache(Generic[T]):
 
     async def _tag_versions(self, tags: Iterable[str]) -> tuple[bytes, ...]:
         """The versions that `tags` have now."""
-        keys = [tag_prefix(self._name) + check_key(tag) for tag in tags]
+        keys = [tag_prefix(self._name) + check_key(tag, "tag") for tag in tags]
         found = await self._backend_get_many(keys)
         return tuple(_version(found.get(key, b"")) for key in keys)
 
@@ -438,7 +438,10 @@ def _checked_maxsize(maxsize: object) -> int:
     return maxsize
 
 
-def _checked_name(name: object) -> str | None:
-    if name is not None and (not isinstance(name, str) or not name):
+def _checked_name(name: str | None) -> str | None:
+    if name == "":
         raise CacheSettingsValidationError("name: expected a non-empty string")
-    return name
+    try:
+        return name if name is None else check_key(name, "name")
+    except (TypeError, ValueError) as error:
+        raise CacheSettingsValidationError(str(error)) from None
