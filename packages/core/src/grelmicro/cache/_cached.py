@@ -165,11 +165,11 @@ def _bare_wrapper(recipe: Recipe, lock: Any, view: View) -> Callable[..., Any]:
 def _sync_wrapper(recipe: Recipe, lock: Any) -> Callable[..., Any]:
     make_key, function = recipe.make_key, recipe.function
     read = _reader(recipe)
-    open_backend = recipe.cache._open_backend
+    check_open = recipe.cache._backing.check_open
     make = _Threads(recipe, lock).make
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        open_backend()
+        check_open()
         key = make_key(function, args, kwargs)
         value = read(key)
         if value is MISS or value is ASK:
@@ -227,7 +227,7 @@ class _Threads:
     def __init__(self, recipe: Recipe, lock: Any) -> None:
         self._recipe = recipe
         self._cache = recipe.cache
-        self._run = recipe.cache._run_from_thread
+        self._run = recipe.cache._backing.run
         self._lock = lock
 
     def make(self, call: Call, answer: object) -> Any:

@@ -1,22 +1,11 @@
 """What a cache backend and a serializer promise."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TypeVar, runtime_checkable
+from typing import Protocol, Self, TypeVar
 
-__all__ = [
-    "CacheBackend",
-    "CacheInfo",
-    "CacheSerializer",
-    "Clears",
-    "DeletesMany",
-    "GetsMany",
-    "GetsWithTtl",
-    "SetsMany",
-    "Touches",
-]
+__all__ = ["CacheBackend", "CacheInfo", "CacheSerializer"]
 
 T = TypeVar("T")
 
@@ -25,8 +14,17 @@ class CacheBackend(Protocol):
     """A store of bytes under string keys, each with a time to live.
 
     Eviction, serialization and statistics are the business of `TTLCache`. A backend may offer more
-    than this; what it offers is found by its methods: `get_many`, `set_many`, `delete_many`,
-    `get_with_ttl`, `touch`, `clear(prefix=)`, and, when it lives in this process, `get_nowait`.
+    than this. What it offers is found by its methods, all of which take keywords:
+
+    - `async get_many(keys) -> Mapping[str, bytes]`: what there is, in one round trip;
+    - `async set_many(entries: Mapping[str, bytes], ttl)` and `async delete_many(keys)`;
+    - `async get_with_ttl(key) -> tuple[bytes, float] | None`: the bytes and the seconds they will
+      live by the backend's own clock, which `early=` and `stale_ttl=` need;
+    - `async touch(key, ttl) -> bool`: a new time to live, False when there is no entry;
+    - `async clear(prefix)`: only what begins with `prefix`, taken literally;
+    - `get_nowait(key) -> bytes | None`: for backends in this process, whose coroutines then must
+      never suspend. It is used while `get` is the adapter's own: a subclass or a patched instance
+      that changes `get` is honoured.
     """
 
     _loop: asyncio.AbstractEventLoop | None
@@ -56,55 +54,6 @@ class CacheBackend(Protocol):
 
     async def clear(self) -> None:
         """Remove every entry of this backend, and nothing else."""
-        ...
-
-
-class GetsMany(Protocol):
-    """Optional: several keys in one round trip."""
-
-    async def get_many(self, *, keys: Sequence[str]) -> Mapping[str, bytes]:
-        """Get what there is; an absent key is absent from the result."""
-        ...
-
-
-class SetsMany(Protocol):
-    """Optional: several entries in one round trip."""
-
-    async def set_many(self, *, entries: Mapping[str, bytes], ttl: float) -> None:
-        """Store every entry for `ttl` seconds."""
-        ...
-
-
-class DeletesMany(Protocol):
-    """Optional: several deletions in one round trip."""
-
-    async def delete_many(self, *, keys: Sequence[str]) -> None:
-        """Delete every key that is there."""
-        ...
-
-
-@runtime_checkable
-class GetsWithTtl(Protocol):
-    """Optional: an entry together with the time it has left, by the backend's own clock."""
-
-    async def get_with_ttl(self, *, key: str) -> tuple[bytes, float] | None:
-        """Get the bytes and the seconds they will live; None when there are none."""
-        ...
-
-
-class Touches(Protocol):
-    """Optional: a new time to live for an entry that is there."""
-
-    async def touch(self, *, key: str, ttl: float) -> bool:
-        """Let the entry live `ttl` seconds from now; False when there is none."""
-        ...
-
-
-class Clears(Protocol):
-    """Optional: clearing a part."""
-
-    async def clear(self, *, prefix: str = "") -> None:
-        """Remove the entries whose key begins with `prefix`, taken literally."""
         ...
 
 

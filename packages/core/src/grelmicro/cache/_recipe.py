@@ -1,7 +1,7 @@
 """How one function's results are found, made and kept: the policies of `cached`.
 
 Everything here is async. A synchronous function runs the same coroutines through its cache's
-`_run_from_thread`, so that each policy is written once.
+`Backing.run`, so that each policy is written once.
 """
 
 import logging
@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from grelmicro.cache._arguments import KeyMaker
-from grelmicro.cache._backends import SHORTEST_TTL
+from grelmicro.cache._checks import SHORTEST_TTL
 from grelmicro.cache._loads import Load
 from grelmicro.cache._reader import MISS
 from grelmicro.cache.ttl import TTLCache
@@ -169,8 +169,8 @@ class Recipe:
 
     async def _entry(self, full: str) -> tuple[bytes, float] | None:
         if self.policy.needs_ttl:
-            return await self.cache._fetch_with_ttl(full)
-        data = (await self.cache._backend_get_many([full])).get(full)
+            return await self.cache._backing.get_with_ttl(full)
+        data = await self.cache._backing.get(full)
         return None if data is None else (data, math.inf)
 
     def _is_due_early(self, found: Found) -> bool:

@@ -1,28 +1,20 @@
 """`TTLCache`: values with a time to live, on any backend."""
 
-import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
-from grelmicro._threads import run_here, run_on
-from grelmicro.cache._backends import (
-    backend_source,
-    cache_errors,
-    check_ttl,
-    offers,
-    offers_prefix,
-)
+from grelmicro.cache._backing import Backing, backend_source
+from grelmicro.cache._checks import check_maxsize, check_name, check_ttl
 from grelmicro.cache._codec import Codec
 from grelmicro.cache._contract import CacheBackend, CacheInfo, CacheSerializer
 from grelmicro.cache._envelope import VERSION_SIZE
 from grelmicro.cache._flights import TaskFlights, ThreadFlights
 from grelmicro.cache._loads import Load, Loads
 from grelmicro.cache._names import MARK, check_key, key_prefix, tag_prefix, unnamed
-from grelmicro.cache._reader import ASK, MISS, Counters, in_process, make_reader, view_of
+from grelmicro.cache._reader import ASK, MISS, Counters, make_reader, view_of
 from grelmicro.cache._recency import Recency
-from grelmicro.errors import BackendNotOpenError, CacheError, CacheSettingsValidationError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -34,8 +26,6 @@ else:
     from typing import TypeVar
 
     T = TypeVar("T")
-
-R = TypeVar("R")
 
 __all__ = ["TTLCache"]
 
@@ -75,12 +65,13 @@ class TTLCache(Generic[T]):
         serializer: CacheSerializer[T] | None = None,
         name: str | None = None,
     ) -> None:
-        self._maxsize = _checked_maxsize(maxsize)
+        self._maxsize = check_maxsize(maxsize)
         self._ttl = check_ttl(ttl)
         self._tag_ttl = max(_SHORTEST_TAG_TTL, self._ttl)
-        self._name = _checked_name(name)
+        self._name = check_name(name)
         self._prefix = key_prefix(name)
-        self._backend = backend_source(backend)
+        find = backend_source(backend)
+        self._backing = Backing(find)
         self._counters = Counters()
         self._codec = Codec(serializer, self._counters)
         self._recency = Recency(maxsize) if maxsize else None
@@ -88,7 +79,7 @@ class TTLCache(Generic[T]):
         self._flights = TaskFlights(self._loads)
         self._thread_flights = ThreadFlights(self._loads)
         self._ambient: tuple[Any, Callable[[str], Any]] | None = None
-        fixed = backend is not None and self._backend() is backend
+        fixed = backend is not None and not isinstance(backend, str) and find() is backend
         self._view = view_of(backend) if fixed else None
         """Where a backend that never changes can be looked into."""
         self._read = self._make_reader(backend) if fixed else self._read_ambient
@@ -136,8 +127,7 @@ class TTLCache(Generic[T]):
         full = self._full(key)
         await self._loads.supersede([full])
         self._forget(full)
-        with cache_errors:
-            await self._backend().delete(key=full)
+        await self._backing.delete(full)
 
     async def clear(self) -> None:
         """Remove this cache's entries; a cache without a name removes all of its backend's.
@@ -148,11 +138,7 @@ class TTLCache(Generic[T]):
         await self._loads.supersede()
         if self._recency is not None:
             self._recency.clear()
-        backend = self._backend()
-        if self._prefix and not offers_prefix(backend):
-            raise CacheError(f"{type(backend).__name__}.clear() takes no prefix= to clear a part")
-        with cache_errors:
-            await (backend.clear(prefix=self._prefix) if self._prefix else backend.clear())
+        await self._backing.clear(self._prefix)
 
     def cache_info(self) -> CacheInfo:
         """A snapshot of the statistics."""
@@ -168,7 +154,7 @@ class TTLCache(Generic[T]):
             CacheError: The backend failed.
         """
         wanted = {self._full(key): key for key in keys}
-        found = await self._backend_get_many(list(wanted))
+        found = await self._backing.get_many(list(wanted))
         values = {key: self._counted(full, found.get(full)) for full, key in wanted.items()}
         return {key: value for key, value in values.items() if value is not MISS}
 
@@ -183,15 +169,9 @@ class TTLCache(Generic[T]):
         entries = {self._full(key): self._codec.encode(value) for key, value in values.items()}
         seconds = self._seconds(ttl)
         await self._loads.supersede(entries)
-        backend = self._backend()
-        if not offers(backend, "set_many"):
-            for full, data in entries.items():
-                await self._put(full, data, seconds)
-            return
         for full in entries:
-            await self._make_room(backend, full, seconds)
-        with cache_errors:
-            await backend.set_many(entries=entries, ttl=seconds)
+            await self._make_room(full, seconds)
+        await self._backing.set_many(entries, seconds)
 
     async def delete_many(self, keys: Iterable[str]) -> None:
         """Delete several keys, in one round trip where the backend can.
@@ -203,13 +183,7 @@ class TTLCache(Generic[T]):
         await self._loads.supersede(fulls)
         for full in fulls:
             self._forget(full)
-        backend = self._backend()
-        with cache_errors:
-            if offers(backend, "delete_many"):
-                await backend.delete_many(keys=fulls)
-            else:
-                for full in fulls:
-                    await backend.delete(key=full)
+        await self._backing.delete_many(fulls)
 
     async def touch(self, key: str, ttl: float | None = None) -> bool:
         """Let an entry live for `ttl` seconds from now; False when there is none.
@@ -218,15 +192,8 @@ class TTLCache(Generic[T]):
             ValueError: `ttl` cannot be used.
             CacheError: The backend failed.
         """
-        full, seconds, backend = self._full(key), self._seconds(ttl), self._backend()
-        with cache_errors:
-            if offers(backend, "touch"):
-                touched: bool = await backend.touch(key=full, ttl=seconds)
-            else:
-                data = await backend.get(key=full)
-                touched = data is not None
-                if touched:
-                    await backend.set(key=full, value=data, ttl=seconds)
+        full, seconds = self._full(key), self._seconds(ttl)
+        touched = await self._backing.touch(full, seconds)
         if touched and self._recency is not None:
             self._recency.prolong(full, seconds)
         return touched
@@ -269,10 +236,7 @@ class TTLCache(Generic[T]):
         """
         versions = {tag_prefix(self._name) + check_key(tag, "tag"): os.urandom(8) for tag in tags}
         await self._loads.supersede()
-        backend = self._backend()
-        with cache_errors:
-            for key, version in versions.items():
-                await backend.set(key=key, value=version, ttl=self._tag_ttl)
+        await self._backing.set_many(versions, self._tag_ttl)
 
     # What `cached` is built on, besides the above.
 
@@ -287,46 +251,15 @@ class TTLCache(Generic[T]):
         if envelopes:
             self._codec.use_envelopes()
 
-    def _open_backend(self) -> tuple[Any, asyncio.AbstractEventLoop]:
-        """The backend for a caller without a loop, and the loop it was opened on.
-
-        Raises:
-            BackendNotOpenError: It was never opened, or is closed.
-        """
-        backend = self._backend()
-        loop = getattr(backend, "_loop", None)
-        if loop is None:
-            raise BackendNotOpenError(
-                f"{type(backend).__name__} is not open, and a synchronous call needs the loop it "
-                "was opened on: enter the app or the backend first"
-            )
-        return backend, loop
-
-    def _run_from_thread(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run one of this cache's coroutines for a caller without a loop."""
-        backend, loop = self._open_backend()
-        return run_here(coroutine) if in_process(backend) else run_on(loop, coroutine)
-
     async def _tag_versions(self, tags: Iterable[str]) -> tuple[bytes, ...]:
         """The versions that `tags` have now."""
         keys = [tag_prefix(self._name) + check_key(tag, "tag") for tag in tags]
-        found = await self._backend_get_many(keys)
+        found = await self._backing.get_many(keys)
         return tuple(_version(found.get(key, b"")) for key in keys)
-
-    async def _fetch_with_ttl(self, full: str) -> tuple[bytes, float] | None:
-        """Get an entry's bytes, and the seconds it will live."""
-        backend = self._backend()
-        if not offers(backend, "get_with_ttl"):
-            raise TypeError(
-                f"{type(backend).__name__} has no get_with_ttl, which early= and stale_ttl= need"
-            )
-        with cache_errors:
-            entry: tuple[bytes, float] | None = await backend.get_with_ttl(key=full)
-        return entry
 
     def _read_ambient(self, key: str) -> Any:
         """Read from the backend that serves now."""
-        backend = self._backend()
+        backend = self._backing.find()
         ambient = self._ambient
         if ambient is None or ambient[0] is not backend:
             ambient = self._ambient = (backend, self._make_reader(backend))
@@ -335,14 +268,11 @@ class TTLCache(Generic[T]):
     async def _fetch(self, key: str) -> Any:
         """Look a key up by asking the backend: a value or MISS."""
         full = self._full(key)
-        with cache_errors:
-            data = await self._backend().get(key=full)
-        return self._counted(full, data)
+        return self._counted(full, await self._backing.get(full))
 
     async def _peek(self, full: str) -> Any:
         """Look once more, without counting: a value or MISS."""
-        with cache_errors:
-            data = await self._backend().get(key=full)
+        data = await self._backing.get(full)
         return MISS if data is None else self._codec.decode(data)
 
     async def _store(self, load: Load, data: bytes, ttl: float) -> None:
@@ -352,34 +282,22 @@ class TTLCache(Generic[T]):
                 await self._put(load.key, data, ttl)
 
     async def _put(self, full: str, data: bytes, ttl: float) -> None:
-        backend = self._backend()
-        await self._make_room(backend, full, ttl)
-        with cache_errors:
-            await backend.set(key=full, value=data, ttl=ttl)
+        await self._make_room(full, ttl)
+        await self._backing.set(full, data, ttl)
 
-    async def _make_room(self, backend: CacheBackend, full: str, ttl: float) -> None:
+    async def _make_room(self, full: str, ttl: float) -> None:
         if self._recency is None:
             return
         victims = self._recency.reserve(full, ttl)
         while victims:
             try:
-                with cache_errors:
-                    await backend.delete(key=victims[-1])
+                await self._backing.delete(victims[-1])
             except BaseException:
                 for victim in victims:
                     self._recency.restore(victim, self._ttl)
                 raise
             victims.pop()
             self._counters.evictions += 1
-
-    async def _backend_get_many(self, fulls: list[str]) -> Mapping[str, bytes]:
-        backend = self._backend()
-        with cache_errors:
-            if offers(backend, "get_many"):
-                found: Mapping[str, bytes] = await backend.get_many(keys=fulls)
-                return found
-            values = {full: await backend.get(key=full) for full in fulls}
-        return {full: data for full, data in values.items() if data is not None}
 
     def _full(self, key: str) -> str:
         return self._prefix + check_key(key) if self._prefix else unnamed(check_key(key))
@@ -410,38 +328,14 @@ class TTLCache(Generic[T]):
     def _currsize(self) -> int:
         if self._recency is not None:
             return self._recency.count()
-        try:
-            backend = self._backend()
-        except LookupError:  # no app is open, or it has no cache
-            return 0
-        if not offers(backend, "count"):
-            return 0
-        return _count_entries(backend.count, self._prefix)
+        count = self._backing.count
+        if self._prefix:
+            return count(self._prefix)
+        return count("") - count(MARK) + count(unnamed(MARK)[:-1])
 
     def __repr__(self) -> str:
         return f"TTLCache(maxsize={self._maxsize}, ttl={self._ttl}, name={self._name!r})"
 
 
-def _count_entries(count: Callable[..., int], prefix: str) -> int:
-    if prefix:
-        return count(prefix=prefix)
-    return count() - count(prefix=MARK) + count(prefix=unnamed(MARK).removesuffix(MARK))
-
-
 def _version(data: bytes) -> bytes:
     return data[:VERSION_SIZE].ljust(VERSION_SIZE, b"\0")
-
-
-def _checked_maxsize(maxsize: object) -> int:
-    if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 0:
-        raise CacheSettingsValidationError("maxsize: expected 0 (no limit) or a positive number")
-    return maxsize
-
-
-def _checked_name(name: str | None) -> str | None:
-    if name == "":
-        raise CacheSettingsValidationError("name: expected a non-empty string")
-    try:
-        return name if name is None else check_key(name, "name")
-    except (TypeError, ValueError) as error:
-        raise CacheSettingsValidationError(str(error)) from None
