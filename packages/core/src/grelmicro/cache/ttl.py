@@ -293,6 +293,7 @@ class TTLCache(Generic[T]):
             try:
                 await self._backing.delete(victims[-1])
             except BaseException:
+                self._recency.forget(full)
                 for victim in victims:
                     self._recency.restore(victim, self._ttl)
                 raise
