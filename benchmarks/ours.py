@@ -1,6 +1,7 @@
 """What this workspace is measured by."""
 
 from floors import KEY, VALUE, Case, bare, bare_sync
+
 from grelmicro import Grelmicro
 from grelmicro.cache import JsonSerializer, TTLCache, cached
 from grelmicro.cache.memory import MemoryCacheAdapter

@@ -1,6 +1,7 @@
 """The public grelmicro 0.22, whose import name is ours."""
 
 from floors import KEY, VALUE, Case, bare, bare_sync
+
 from grelmicro.cache import TTLCache, cached
 from grelmicro.cache.memory import MemoryCacheAdapter
 

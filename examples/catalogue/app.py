@@ -1,67 +1,74 @@
-"""A product catalogue whose origin is slow, and whose answers are cached.
+"""A product catalogue with a slow origin, and a cache in front of it.
 
-uvicorn app:app                                     # in this process's memory
-GRELMICRO_URL=redis://localhost:6379/0 uvicorn app:app     # in Redis, shared by all workers
+    uvicorn app:app
+
+Entries are in the memory of this process. GRELMICRO_URL=redis://localhost:6379/0 moves them to a
+Redis, where all processes share them; nothing here changes.
 """
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+
+from origin import Origin, Product
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from grelmicro import Grelmicro
 from grelmicro.cache import JsonSerializer, TTLCache, cached
 from grelmicro.providers import autodiscover
-from origin import Origin, Product, open_origin
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 products: TTLCache[Product | None] = TTLCache(ttl=60, serializer=JsonSerializer(), name="products")
-origin: Origin
+origin = Origin()
 
 
-@cached(products, key="{product_id}", lock=True)
+@cached(products, lock=True)
 async def find_product(product_id: int) -> Product | None:
-    """Find a product, by one query for all who ask at the same time."""
+    """Ask the origin, once for all who want the product at the same time."""
     return await origin.find(product_id)
 
 
-async def product(request: Request) -> JSONResponse:
-    """Answer from the cache."""
-    return _answer(await find_product(request.path_params["product_id"]))
+async def product(request: Request) -> Response:
+    """Answer by way of the cache."""
+    return answer(await find_product(request.path_params["product_id"]))
 
 
-async def product_uncached(request: Request) -> JSONResponse:
-    """Answer from the origin, always."""
-    return _answer(await origin.find(request.path_params["product_id"]))
+async def product_uncached(request: Request) -> Response:
+    """Answer from the origin, for comparison."""
+    return answer(await origin.find(request.path_params["product_id"]))
 
 
-async def stats(request: Request) -> JSONResponse:
-    """What cache and origin have done so far."""
-    info = products.cache_info()
-    return JSONResponse({"hits": info.hits, "misses": info.misses, "origin_calls": origin.calls})
+def answer(found: Product | None) -> Response:
+    """A product, or 404; that there is none is cached like any other answer."""
+    return JSONResponse(found, status_code=200 if found else 404)
 
 
-def _answer(found: Product | None) -> JSONResponse:
-    return JSONResponse(found, status_code=404 if found is None else 200)
+async def cache_info(_: Request) -> Response:
+    """What the cache and the origin have done in this process."""
+    return JSONResponse({**asdict(products.cache_info()), "origin_calls": origin.calls})
+
+
+async def cache_clear(_: Request) -> Response:
+    """Forget all products, in every process that shares the backend."""
+    await products.clear()
+    return Response(status_code=204)
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
-    """Open the origin, and whatever backend GRELMICRO_URL names, before the first request."""
-    global origin
-    provider = autodiscover()
-    async with open_origin() as origin, Grelmicro(uses=[provider]):
-        await provider.ping()  # better not to start than to start without a cache
-        await products.clear()
+async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+    """Open the origin, and the backend that GRELMICRO_URL names, for as long as the app runs."""
+    async with Grelmicro(uses=[origin, autodiscover()]):
         yield
 
 
 app = Starlette(
+    lifespan=lifespan,
     routes=[
         Route("/products/{product_id:int}", product),
         Route("/uncached/{product_id:int}", product_uncached),
-        Route("/stats", stats),
+        Route("/cache", cache_info),
+        Route("/cache", cache_clear, methods=["DELETE"]),
     ],
-    lifespan=lifespan,
 )

@@ -1,221 +1,191 @@
-"""Start the catalogue, fire requests at it, and show what the cache did: `demo.py [--serve]`."""
+"""Start the catalogue, send it customers, and show what its cache did.
+
+python demo.py            # in memory; GRELMICRO_URL=redis://... moves it to Redis
+python demo.py --serve    # stay up, to be tried by hand
+"""
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import socket
-import statistics
-import subprocess
 import sys
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import monotonic
 
 import httpx
-from grelmicro.errors import GrelmicroError
-from grelmicro.providers import autodiscover
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from traffic import CUSTOMERS, PATIENCE, Series, Shop, TrafficError
+
+from grelmicro.providers import autodiscover
 
 HERE = Path(__file__).parent
-PATIENCE = 20.0
-
-COLD_PRODUCT = 199
+COLD_PRODUCT = 300
 BURST = 100
-REQUESTS = 1_000
 PRODUCTS = 40
-UNCACHED_REQUESTS = 100
-CONCURRENCY = 4
+STOP_SECONDS = 5.0
 
-console = Console()
-
-
-@dataclass
-class Measured:
-    """What one series of requests took, and what it cost the origin."""
-
-    requests: int
-    hits: int
-    origin_calls: int
-    seconds: list[float]
-
-    @property
-    def folded(self) -> int:
-        """Requests that neither hit the cache nor asked the origin: they shared a load."""
-        return self.requests - self.hits - self.origin_calls
-
-    def percentile(self, percent: int) -> float:
-        """Milliseconds within which that part of the requests was answered."""
-        return statistics.quantiles(self.seconds, n=100)[percent - 1] * 1000
+console = Console(highlight=False, markup=False)
 
 
-class ServerError(RuntimeError):
-    """The server did not start; the text is what it printed."""
+class DemoError(RuntimeError):
+    """What went wrong, in words for the one who started the demonstration."""
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+async def check_backend() -> str:
+    """Make sure that what GRELMICRO_URL names answers; its URL without credentials.
 
-
-@contextlib.contextmanager
-def served(port: int) -> Generator[subprocess.Popen[str], None, None]:
-    """The application under uvicorn, in a process of its own, for the block."""
-    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--no-access-log", "--log-level", "warning"],
-        cwd=HERE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
-
-
-async def until_ready(client: httpx.AsyncClient, process: subprocess.Popen[str]) -> None:
-    """Wait until the application answers.
-
-    Raises:
-        ServerError: It ended, or did not answer in time.
+    The application would start without its backend, and serve without a cache.
     """
-    deadline = monotonic() + PATIENCE
-    while monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            await client.get("/stats")
-            return
-        if process.poll() is not None:
-            _, printed = process.communicate()
-            raise ServerError(printed.strip())
-        await asyncio.sleep(0.02)
-    raise ServerError(f"no answer within {PATIENCE:.0f} s")
+    try:
+        async with asyncio.timeout(PATIENCE), autodiscover() as provider:
+            await provider.ping()
+    except Exception as error:  # whatever a backend raises, it cannot be used
+        why = str(error) or type(error).__name__
+        raise DemoError(f"the backend that GRELMICRO_URL names cannot be used: {why}") from None
+    return provider.url
 
 
-async def measure(client: httpx.AsyncClient, paths: Sequence[str], *, at_once: int) -> Measured:
-    """Fire requests, `at_once` at a time."""
-    before = (await client.get("/stats")).json()
-    gate = asyncio.Semaphore(at_once)
-
-    async def fire(path: str) -> float:
-        async with gate:
-            started = perf_counter()
-            (await client.get(path)).raise_for_status()
-            return perf_counter() - started
-
-    seconds = await asyncio.gather(*map(fire, paths))
-    after = (await client.get("/stats")).json()
-    return Measured(
-        requests=len(paths),
-        hits=after["hits"] - before["hits"],
-        origin_calls=after["origin_calls"] - before["origin_calls"],
-        seconds=seconds,
-    )
-
-
-async def run(client: httpx.AsyncClient) -> dict[str, Measured]:
-    """The three series of the demonstration."""
-    burst = [f"/products/{COLD_PRODUCT}"] * BURST
-    cached = [f"/products/{number % PRODUCTS}" for number in range(REQUESTS)]
-    uncached = [f"/uncached/{number % PRODUCTS}" for number in range(UNCACHED_REQUESTS)]
-    return {
-        "one cold product": await measure(client, burst, at_once=BURST),
-        f"{PRODUCTS} products": await measure(client, cached, at_once=CONCURRENCY),
-        "uncached": await measure(client, uncached, at_once=CONCURRENCY),
-    }
-
-
-def show(series: dict[str, Measured], backend: str) -> None:
-    """Print the table."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"A catalogue on {backend}")
-    table.add_column("", no_wrap=True)
-    for heading in ("requests", "origin", "folded", "hits", "p50 ms", "p99 ms"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, measured in series.items():
-        cached = name != "uncached"
-        table.add_row(
-            name,
-            str(measured.requests),
-            str(measured.origin_calls),
-            str(measured.folded) if cached else "-",
-            f"{measured.hits / measured.requests:.1%}" if cached else "-",
-            f"{measured.percentile(50):.1f}",
-            f"{measured.percentile(99):.1f}",
+@asynccontextmanager
+async def served(port: int) -> AsyncGenerator[tuple[str, asyncio.subprocess.Process]]:
+    """Run the application under uvicorn, in a process that ends with the block."""
+    with _listening(port) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        command = f"-m uvicorn app:app --fd {listener.fileno()} --log-level warning"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command.split(),
+            cwd=HERE,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            process_group=0,  # Ctrl-C is for us, who end it
         )
-    console.print(table)
-    console.print(
-        f"{CONCURRENCY} requests at a time ({BURST} for the burst). origin: queries of 50 ms that "
-        "were run; folded: requests that shared somebody else's query."
-    )
+    try:
+        yield address, process
+    finally:
+        await _end(process)
 
 
-async def check() -> None:
-    """See that the backend is there, for a clearer word than the server's."""
-    async with asyncio.timeout(PATIENCE), autodiscover() as provider:
-        await provider.ping()
+def _listening(port: int) -> socket.socket:
+    """Bind the port here, so that nobody can take it between the choice and the start."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        why = error.strerror if isinstance(error, OSError) else "it is none"
+        raise DemoError(f"port {port} cannot be used ({why})") from None
+    return listener
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def _until_open(shop: Shop, process: asyncio.subprocess.Process) -> None:
+    deadline = monotonic() + PATIENCE
+    while not await shop.is_open():
+        if process.returncode is not None:
+            raise DemoError(f"the application ended at its start, with {process.returncode}")
+        if monotonic() > deadline:
+            raise DemoError(f"the application did not answer within {PATIENCE:.0f} s")
+        await asyncio.sleep(0.02)
 
 
 async def demonstrate(port: int) -> None:
-    """Start the application, measure it, show what came of it."""
-    with served(port) as process:
-        limits = httpx.Limits(max_connections=BURST)
-        base = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base, limits=limits, timeout=PATIENCE) as client:
-            await until_ready(client, process)
-            show(await run(client), autodiscover().url)
+    """Send a burst and customers to the application, and show what came of it."""
+    backend = await check_backend()
+    async with served(port) as (address, process), Shop.visit(address) as shop:
+        await _until_open(shop, process)
+        console.print(f"A catalogue at {address} (process {process.pid})")
+        console.print(f"cached on {backend}, as its origin takes 50 ms\n", soft_wrap=True)
+        await shop.clear()
+        burst = await shop.rush(f"/products/{COLD_PRODUCT}", BURST)
+        show_burst(burst)
+        console.print(f"{CUSTOMERS} customers, {PRODUCTS} products, past the cache and through it:")
+        without = await shop.browse("/uncached", PRODUCTS)
+        through = await shop.browse("/products", PRODUCTS)
+        await shop.clear()
+    show_browsing(without, through)
+    check_promises(burst, through)
+
+
+def show_burst(burst: Series) -> None:
+    """Say what became of the requests that came at once."""
+    console.print(f"{burst.requests} requests at once for a product that is not cached yet:")
+    console.print(f"{burst.folded} folded into one, origin calls: {burst.origin_calls}\n")
+
+
+def show_browsing(without: Series, through: Series) -> None:
+    """Print the table."""
+    table = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("without cache", "with cache"):
+        table.add_column(heading, justify="right")
+    table.add_row("requests", f"{without.requests:,}", f"{through.requests:,}")
+    table.add_row("origin calls", f"{without.origin_calls:,}", f"{through.origin_calls:,}")
+    table.add_row("hit ratio", "", f"{through.hits / through.requests:.1%}")
+    table.add_row("folded into one", "", f"{through.folded:,}")
+    for percent in (50, 99):
+        times = (f"{series.milliseconds(percent):.1f} ms" for series in (without, through))
+        table.add_row(f"p{percent}", *times)
+    console.print(table)
+
+
+def check_promises(burst: Series, through: Series) -> None:
+    """See that no product was asked for twice.
+
+    Raises:
+        DemoError: One was; the cache did not do what it is for.
+    """
+    for series in (burst, through):
+        if series.origin_calls != series.products:
+            raise DemoError(
+                f"{series.origin_calls} origin calls for {series.products} products: "
+                "does somebody else clear this cache?"
+            )
 
 
 async def serve(port: int) -> None:
     """Keep the application up until Ctrl-C."""
-    with served(port) as process:
-        base = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base) as client:
-            await until_ready(client, process)
-        console.print(f"The catalogue is up, on {autodiscover().url}. Try:")
-        for path in ("products/7", "uncached/7", "stats"):
-            console.print(f"  curl {base}/{path}", soft_wrap=True)
-        console.print("Ctrl-C ends it.")
-        await asyncio.to_thread(process.wait)
+    backend = await check_backend()
+    async with served(port) as (address, process):
+        async with Shop.visit(address) as shop:
+            await _until_open(shop, process)
+        console.print(f"A catalogue (process {process.pid})")
+        console.print(f"cached on {backend}. Try:\n", soft_wrap=True)
+        for path in ("/products/7", "/uncached/7", "/cache", "/cache -X DELETE"):
+            console.print(f"  curl {address}{path}", soft_wrap=True)
+        console.print("\nCtrl-C ends it.")
+        raise DemoError(f"the application ended by itself, with {await process.wait()}")
 
 
 def main() -> int:
     """Run the demonstration; the exit status says whether it went well."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--serve", action="store_true", help="stay up instead of measuring")
-    parser.add_argument("--port", type=int, help="by default a free one")
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__.partition("\n")[0])
+    parser.add_argument("--serve", action="store_true", help="stay up, to be tried by hand")
+    parser.add_argument("--port", type=int, default=0, help="by default a free one")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    port = options.port or free_port()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        asyncio.run(check())
-    except Exception as error:  # whatever a backend raises, there is none to demonstrate on
-        return failed("the backend that GRELMICRO_URL names", error)
-    try:
-        asyncio.run(serve(port) if options.serve else demonstrate(port))
+        asyncio.run((serve if options.serve else demonstrate)(options.port))
     except KeyboardInterrupt:
         return 0 if options.serve else 130
-    except (ServerError, httpx.HTTPError, GrelmicroError, ValueError) as error:
-        return failed("the demonstration", error)
+    except (DemoError, TrafficError, TimeoutError, OSError, httpx.HTTPError) as error:
+        why = str(error) or type(error).__name__
+        Console(stderr=True).print(f"failed: {why}", style="red", markup=False, soft_wrap=True)
+        return 1
     return 0
-
-
-def failed(what: str, error: BaseException) -> int:
-    """Say what did not work."""
-    text = f"{what} failed: {type(error).__name__}: {error}"
-    console.print(text, style="red", markup=False, soft_wrap=True)
-    return 1
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""The slow origin: a real SQLite file, behind a query that takes 50 ms."""
+"""The slow origin: a real SQLite file, and a query that takes 50 ms."""
 
 import asyncio
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import TypedDict
+from types import TracebackType
+from typing import Self, TypedDict
 
-PRODUCTS = 200
+PRODUCTS = 300
 QUERY_SECONDS = 0.05
 
 
@@ -17,49 +17,50 @@ class Product(TypedDict):
 
     id: int
     name: str
-    price: float
+    cents: int
 
 
 class Origin:
-    """A table of products, and a count of how often it was asked."""
+    """A table of products in a temporary file, and a count of how often it was asked."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self) -> None:
         self.calls = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._file = Path()
+
+    async def __aenter__(self) -> Self:
+        """Make the file."""
+        self._folder = tempfile.TemporaryDirectory(prefix="catalogue-")
+        self._file = Path(self._folder.name) / "catalogue.db"
+        await asyncio.to_thread(self._fill)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove the file."""
+        if self._folder is not None:
+            self._folder.cleanup()
 
     async def find(self, product_id: int) -> Product | None:
-        """Read one product, the slow way: the query itself is quick, so the rest is waited for."""
+        """Read one product. SQLite needs far less than 50 ms for it; the rest is waited for."""
         self.calls += 1
-        row, _ = await asyncio.gather(
-            asyncio.to_thread(self._read, product_id), asyncio.sleep(QUERY_SECONDS)
+        product, _ = await asyncio.gather(
+            asyncio.to_thread(self._select, product_id), asyncio.sleep(QUERY_SECONDS)
         )
-        return row
+        return product
 
-    def _read(self, product_id: int) -> Product | None:
-        connection = sqlite3.connect(self._file)
-        try:
-            query = "SELECT id, name, price FROM products WHERE id = ?"
+    def _select(self, product_id: int) -> Product | None:
+        with closing(sqlite3.connect(self._file)) as connection:
+            query = "SELECT id, name, cents FROM product WHERE id = ?"
             row = connection.execute(query, (product_id,)).fetchone()
-        finally:
-            connection.close()
-        return None if row is None else Product(id=row[0], name=row[1], price=row[2])
+        return None if row is None else Product(id=row[0], name=row[1], cents=row[2])
 
-
-@asynccontextmanager
-async def open_origin() -> AsyncGenerator[Origin, None]:
-    """Fill a fresh database in a temporary folder, and remove it afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "catalogue.db"
-        await asyncio.to_thread(_fill, file)
-        yield Origin(file)
-
-
-def _fill(file: Path) -> None:
-    connection = sqlite3.connect(file)
-    try:
-        with connection:
-            connection.execute("CREATE TABLE products (id INTEGER PRIMARY KEY, name, price)")
-            rows = [(number, f"Product {number}", number * 1.5) for number in range(PRODUCTS)]
-            connection.executemany("INSERT INTO products VALUES (?, ?, ?)", rows)
-    finally:
-        connection.close()
+    def _fill(self) -> None:
+        rows = [(number, f"Tea no. {number}", 300 + number) for number in range(1, PRODUCTS + 1)]
+        with closing(sqlite3.connect(self._file)) as connection, connection:
+            connection.execute("CREATE TABLE product (id INTEGER PRIMARY KEY, name, cents)")
+            connection.executemany("INSERT INTO product VALUES (?, ?, ?)", rows)

@@ -16,6 +16,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
 from grelmicro.cache import (
     CacheSettingsValidationError,
     CompressedSerializer,
@@ -29,9 +33,6 @@ from grelmicro.cache import (
 from grelmicro.cache._arguments import default_key, write
 from grelmicro.cache.memory import MemoryCacheAdapter
 from grelmicro.cache.serializers import _standard_dumps
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import BaseModel
 
 
 class Color(enum.IntEnum):

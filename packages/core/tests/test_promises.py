@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 import pytest
+
 from grelmicro import Grelmicro
 from grelmicro.cache import JsonSerializer, TTLCache, cached
 from grelmicro.cache.memory import MemoryCacheAdapter

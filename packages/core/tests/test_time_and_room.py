@@ -8,11 +8,12 @@ from collections import OrderedDict
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from grelmicro.cache import JsonSerializer, TTLCache, _cached, _reader, _recency, cached
 from grelmicro.cache import memory as memory_module
 from grelmicro.cache.memory import MemoryCacheAdapter
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 class Clock:

@@ -95,7 +95,11 @@ class SettingsValidationError(GrelmicroError, ValueError):
 
 def _one_line_a_field(error: _ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    return "\n".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in faults)
+    return "\n".join(f"{_path(fault['loc'])}: {_text(fault['msg'])}" for fault in faults)
+
+
+def _text(message: object) -> str:
+    return str(message).removeprefix("Value error, ")
 
 
 def _path(loc: object) -> str:

@@ -15,9 +15,15 @@ __all__ = ["autodiscover", "available", "from_url", "load"]
 _PROVIDERS = "grelmicro.providers"
 _SCHEMES = "grelmicro.schemes"
 
-# Under which name this project's own distributions serve schemes that are called otherwise: it
-# words the advice of an error, and nothing else.
-_SERVED_BY = {"rediss": "redis", "unix": "redis", "postgresql": "postgres"}
+# This project's own distributions, by what they serve. It words the advice of an error, and nothing
+# else: to advise a name that nobody has taken would invite somebody to take it.
+_OURS = {
+    "redis": "grelmicro-redis",
+    "rediss": "grelmicro-redis",
+    "unix": "grelmicro-redis",
+    "postgres": "grelmicro-postgres",
+    "postgresql": "grelmicro-postgres",
+}
 
 
 def available() -> tuple[str, ...]:
@@ -35,7 +41,7 @@ def load(name: str) -> type[Provider]:
     if not found:
         raise DependencyNotFoundError(
             f"no provider called {name!r} is installed (installed: {', '.join(available())}): "
-            f"pip install grelmicro-{name}"
+            f"{_advice(name)}"
         )
     return _loaded(next(iter(found)))
 
@@ -54,10 +60,9 @@ def from_url(url: str) -> Provider:
         if found := _entry_points(_SCHEMES).select(name=name):
             # By convention, a provider's first parameter is its URL.
             return cast("Callable[[str], Provider]", _loaded(next(iter(found))))(url)
-    base = scheme.partition("+")[0]
     raise DependencyNotFoundError(
         f"no installed provider serves {scheme}:// (served: {', '.join(_schemes())}): "
-        f"pip install grelmicro-{_SERVED_BY.get(base, base)}"
+        f"{_advice(scheme.partition('+')[0])}"
     )
 
 
@@ -80,6 +85,12 @@ def _entry_points(group: str) -> "EntryPoints":
     from importlib.metadata import entry_points  # tens of milliseconds that `import` should not pay
 
     return entry_points(group=group)
+
+
+def _advice(name: str) -> str:
+    if name in _OURS:
+        return f"pip install {_OURS[name]}"
+    return "install the distribution that declares it as an entry point"
 
 
 def _scheme(url: object) -> str:

@@ -6,6 +6,8 @@ import re
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import SecretStr
+
 from grelmicro.providers._adapter import ProviderAdapter
 from grelmicro.providers.redis import RedisProvider
 
@@ -134,8 +136,10 @@ class RedisCacheBackend(RedisCacheAdapter):
     """
 
     def __init__(self, url: object | None = None, *, prefix: str = "") -> None:
+        # What tells two of them apart has to be the URL itself, not its asterisks.
+        revealed = url.get_secret_value() if isinstance(url, SecretStr) else url
         super(RedisCacheAdapter, self).__init__(
-            provider=None, make=lambda: RedisProvider(url), url=url
+            provider=None, make=lambda: RedisProvider(url), url=revealed
         )
         self._prefix = f"{prefix}cache:"
 

@@ -4,8 +4,6 @@ import re
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from grelmicro.errors import SettingsValidationError
-from grelmicro.providers._settings import masked, overlaid, without_service_links
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -16,6 +14,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio.connection import Connection, parse_url
+
+from grelmicro.errors import SettingsValidationError
+from grelmicro.providers._settings import masked, overlaid, without_service_links
 
 __all__ = ["RedisConfig", "RedisProviderConfigError", "resolve"]
 
@@ -26,6 +28,10 @@ _DECOMPOSED = ("host", "port", "db", "username", "password")
 _LIMITS = ("timeout", "max_connections")
 
 _SETTINGS = ("url", *_DECOMPOSED)
+
+_POOL_OPTIONS = {"max_connections", "timeout"}
+
+_UNREADABLE = "it cannot be read as a URL: percent-encode what is special in the password"
 
 
 class RedisProviderConfigError(SettingsValidationError):
@@ -40,8 +46,8 @@ def _checked_url(url: object) -> str | None:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError:
-        raise ValueError("it cannot be read as a URL") from None
-    if fault := _fault_of(parts):
+        raise ValueError(_UNREADABLE) from None
+    if fault := _fault_of(parts) or _fault_of_options(text, parts):
         raise ValueError(fault)
     return text
 
@@ -56,6 +62,20 @@ def _fault_of(parts: SplitResult) -> str | None:
         return "it names no host: redis://host:6379/0"
     if not re.fullmatch(r"/?\d*", parts.path):
         return "its path is no database number: redis://host:6379/0"
+    return None
+
+
+def _fault_of_options(url: str, parts: SplitResult) -> str | None:
+    """What keeps the options after `?` from being a connection's; no value is shown."""
+    if parts.fragment:
+        return _UNREADABLE
+    try:
+        parse_qsl(parts.query, strict_parsing=bool(parts.query))
+        options: dict[str, Any] = {**parse_url(url)}
+        connection = options.pop("connection_class", Connection)
+        connection(**{name: options[name] for name in options.keys() - _POOL_OPTIONS})
+    except Exception:  # of whatever kind: redis-py has many for its many options
+        return "it has an option that is unknown or cannot be read"
     return None
 
 
@@ -78,7 +98,7 @@ class _Fields(BaseModel):
         decomposed = sorted(self.model_fields_set & set(_DECOMPOSED))
         given = [name for name in decomposed if getattr(self, name) is not None]
         if self.url is not None and given:
-            raise ValueError(f"url and {', '.join(given)} exclude each other: give one form")
+            raise ValueError(_exclusive("url", given))
         if self.url is None and self.host is None:
             raise ValueError("no server: give url or host")
         return self
@@ -121,6 +141,11 @@ class RedisConfig(_Fields):
             password=secret,
         )
 
+    @property
+    def is_unix(self) -> bool:
+        """Whether the server listens on a unix socket."""
+        return self.full_url().lower().lstrip().startswith("unix:")
+
     def __repr__(self) -> str:
         return f"RedisConfig({masked(self.full_url())!r}, timeout={self.timeout})"
 
@@ -159,7 +184,11 @@ def resolve(given: dict[str, Any], *, env_prefix: str, env_load: bool) -> RedisC
         found = {} if _has_credentials(base) else _only(found, "username", "password")
         return _over(base, found)
     if "url" in found:
+        if both := [variables[name] for name in _DECOMPOSED if name in found]:
+            raise RedisProviderConfigError(_exclusive(variables["url"], both))
         base = _checked({**_only(keywords, *_LIMITS), **found}, variables)
+        if base.is_unix and (misfits := [*_only(keywords, "host", "port")]):
+            raise RedisProviderConfigError(_exclusive(variables["url"], misfits))
         fields = _checked({"host": "unused", **keywords}, {})
         return _over(base, {name: getattr(fields, name) for name in _only(keywords, *_DECOMPOSED)})
     if "host" not in keywords and "host" not in found:
@@ -192,14 +221,18 @@ def _checked(fields: dict[str, Any], variables: dict[str, str]) -> RedisConfig:
     return RedisConfig(**fields)
 
 
+def _exclusive(url: str, others: list[str]) -> str:
+    return f"{url} and {', '.join(others)} exclude each other: give one form"
+
+
 def _nowhere(variables: dict[str, str], env_load: bool) -> str:
     looked = f", or set {variables['url']} or {variables['host']}" if env_load else ""
     return f"no server to connect to: pass url= or host={looked}"
 
 
 def _has_credentials(config: RedisConfig) -> bool:
-    parts = urlsplit(config.full_url())
-    return bool(parts.username or parts.password)
+    options = parse_url(config.full_url())
+    return bool(options.get("username") or options.get("password"))
 
 
 def _over(config: RedisConfig, fields: dict[str, Any]) -> RedisConfig:

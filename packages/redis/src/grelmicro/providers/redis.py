@@ -7,16 +7,18 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from grelmicro.errors import OutOfContextError
-from grelmicro.providers._provider import Provider
-from grelmicro.providers._redis_config import RedisConfig, RedisProviderConfigError, resolve
-from grelmicro.providers._settings import masked
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.exceptions import AuthenticationError, ConnectionError  # noqa: A004  # redis's own name
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from grelmicro.errors import OutOfContextError
+from grelmicro.providers._provider import Provider
+from grelmicro.providers._redis_config import RedisConfig, RedisProviderConfigError, resolve
+from grelmicro.providers._settings import masked
 
 if TYPE_CHECKING:
     from grelmicro.cache.redis import RedisCacheAdapter
@@ -185,26 +187,30 @@ class RedisProvider(Provider):
         return await asyncio.shield(command)
 
     async def _run(self, args: tuple[Any, ...], repeatable: bool) -> Any:
-        async with asyncio.timeout(self._timeout):
-            for pause in _pauses(repeatable):
-                try:
-                    return await self._send(args)
-                except AuthenticationError:
-                    raise
-                except (ConnectionError, OSError):
-                    await asyncio.sleep(pause)
-            return await self._send(args)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._repeat(args, repeatable)
+        except (TimeoutError, RedisTimeoutError) as error:
+            raise TimeoutError(f"{self!r} did not answer in time") from error
+
+    async def _repeat(self, args: tuple[Any, ...], repeatable: bool) -> Any:
+        for pause in _pauses(repeatable):
+            try:
+                return await self._send(args)
+            except AuthenticationError:
+                raise
+            except (ConnectionError, RedisTimeoutError, OSError):
+                await asyncio.sleep(pause)
+        return await self._send(args)
 
     async def _send(self, args: tuple[Any, ...]) -> Any:
         options = {NEVER_DECODE: True}
         return await self.client.execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
 
     async def _drain(self) -> None:
-        """Wait for what cancelled callers have left behind; each command has its deadline."""
+        """Wait for commands in flight, those of cancelled callers too; each has its deadline."""
         if self._commands:
-            await asyncio.wait(self._commands, timeout=self._timeout)
-        for command in self._commands:
-            command.cancel()
+            await asyncio.wait(self._commands)
 
     async def _close_client(self) -> None:
         if self._owns_client and self._client is not None:
@@ -222,13 +228,15 @@ def _pauses(repeatable: bool) -> Iterator[float]:
 
 def _make_client(config: RedisConfig) -> Redis:
     options: dict[str, Any] = {
+        "max_connections": config.max_connections,
+        "timeout": config.timeout,
         "socket_timeout": config.timeout,
         "socket_connect_timeout": config.timeout,
+        # With RESP3 redis-py 8 listens for notices of maintenance, and then sends commands on
+        # connections that the server has closed: after a restart, a write would fail on each.
+        "protocol": 2,
         **parse_url(config.full_url()),
         # A write whose reply was lost may have been done: repeating is up to `execute`.
         "retry": Retry(NoBackoff(), 0),
     }
-    pool = BlockingConnectionPool(
-        max_connections=config.max_connections, timeout=config.timeout, **options
-    )
-    return Redis.from_pool(pool)
+    return Redis.from_pool(BlockingConnectionPool(**options))
