@@ -21,7 +21,7 @@ class MemoryProvider(Provider):
     short_name = "memory"
 
     def __init__(self, url: str = "memory://") -> None:
-        if not url.startswith("memory:"):
+        if url.partition("://")[0].partition("+")[0].lower() != "memory":
             raise ValueError("url: MemoryProvider takes memory://, and no other scheme")
 
     @property
