@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from grelmicro.testing.servers import RedisServer, redis_server
 from grelmicro.testing.servers._resp import RespConnection, remove_keys
 

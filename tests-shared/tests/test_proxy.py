@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+
 from grelmicro.testing.proxy import FaultProxy
 from grelmicro.testing.servers import RedisServer
 from grelmicro.testing.servers._resp import RespConnection

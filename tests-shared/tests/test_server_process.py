@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from grelmicro.testing.servers import RedisServer, ServerStartError, _process, redis_server
 from grelmicro.testing.servers._ports import free_port
 from grelmicro.testing.servers._resp import RespConnection, RespError

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from grelmicro.testing.servers import (
     Ladder,
     RedisServer,
@@ -216,6 +217,14 @@ def test_a_container_is_the_fourth_rung(
     assert stopped.exists()
     with pytest.raises(ServerUnavailableError):
         redis_server(own=True)
+
+
+def test_a_container_that_does_not_start_is_an_error(
+    no_wheel: None, containers: Callable[[str], None]
+) -> None:
+    containers("return True")
+    with pytest.raises(ServerStartError, match=r"redis:.* does not start: 'FAKE_PORT'"):
+        redis_server()
 
 
 @pytest.mark.parametrize("engine", ["raise OSError('no engine')", "time.sleep(600)"])

@@ -29,7 +29,7 @@ SECRET = "s3cr3t/p@ss:w?rd#%[é "
 
 
 def our_tasks() -> set["asyncio.Task[Any]"]:
-    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]  # there is one
+    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 async def test_a_command_needs_an_open_provider(redis_url: str) -> None:
@@ -179,10 +179,12 @@ async def test_a_client_without_bounds_is_bounded(own_redis: RedisServer) -> Non
     async with RedisProvider.from_client(client, own=True, timeout=0.2) as provider:
         await provider.ping()
         own_redis.pause()
-        async with asyncio.timeout(20):
-            with pytest.raises(TimeoutError, match="did not answer"):
-                await provider.ping()
-        own_redis.resume()
+        try:
+            async with asyncio.timeout(20):
+                with pytest.raises(TimeoutError, match="did not answer"):
+                    await provider.ping()
+        finally:
+            own_redis.resume()
         assert await provider.ping() > 0
 
 
@@ -280,18 +282,23 @@ async def tls_in_front_of(server: RedisServer, cert: Path, key: Path) -> AsyncGe
 
 
 async def test_tls(redis_server: RedisServer, certificate: tuple[Path, Path]) -> None:
-    async with tls_in_front_of(redis_server, *certificate) as url:
-        async with RedisProvider(f"{url}?ssl_ca_certs={certificate[0]}") as provider:
-            assert await provider.ping() > 0
+    authority = certificate[0]
+    async with (
+        tls_in_front_of(redis_server, *certificate) as url,
+        RedisProvider(f"{url}?ssl_ca_certs={authority}") as provider,
+    ):
+        assert await provider.ping() > 0
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused(
     redis_server: RedisServer, certificate: tuple[Path, Path]
 ) -> None:
-    async with tls_in_front_of(redis_server, *certificate) as url:
-        async with RedisProvider(url) as provider:
-            with pytest.raises((RedisError, OSError), match="(?i)certificate"):
-                await provider.ping()
+    async with (
+        tls_in_front_of(redis_server, *certificate) as url,
+        RedisProvider(url) as provider,
+    ):
+        with pytest.raises((RedisError, OSError), match="CERTIFICATE_VERIFY_FAILED"):
+            await provider.ping()
 
 
 async def test_an_adapter_with_a_provider_of_its_own(

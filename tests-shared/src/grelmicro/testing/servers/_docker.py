@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable
 
+from grelmicro.testing.servers._ladder import ServerStartError
+
 _PROBE_SECONDS = 10.0
 _PROBE = "from testcontainers.core.docker_client import DockerClient; DockerClient().client.ping()"
 
@@ -20,18 +22,21 @@ def container(image: str, port: int) -> tuple[str, int, Callable[[], object]] | 
 
     Returns:
         Host and port as seen from here, and what stops the container.
+
+    Raises:
+        ServerStartError: The engine answers and the container does not start.
     """
     if not _engine_answers():
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # testcontainers' own deprecations, as it loads
         core = importlib.import_module("testcontainers.core.container")
-        running = core.DockerContainer(image).with_exposed_ports(port).start()
-        return (
-            str(running.get_container_host_ip()),
-            int(running.get_exposed_port(port)),
-            running.stop,
-        )
+        try:
+            running = core.DockerContainer(image).with_exposed_ports(port).start()
+            host, outside = running.get_container_host_ip(), running.get_exposed_port(port)
+        except Exception as error:  # of libraries that this one does not load to name it
+            raise ServerStartError(f"the container of {image} does not start: {error}") from error
+    return str(host), int(outside), running.stop
 
 
 def _engine_answers() -> bool:

@@ -1,0 +1,83 @@
+"""The kit on this project's own backends."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from grelmicro.providers.memory import MemoryProvider
+from grelmicro.providers.redis import RedisProvider
+from grelmicro.testing.conformance import Clause, Subject, clauses
+
+MEMORY = Subject("memory", MemoryProvider, options=lambda kind, space: {})
+
+
+def redis(url: str, prefix: str) -> Subject:
+    return Subject(
+        "redis",
+        lambda: RedisProvider(url),
+        options=lambda kind, space: {"prefix": f"{prefix}{space}:"},
+        guarded=lambda secret: RedisProvider(f"redis://user:{secret}@localhost"),
+    )
+
+
+NOT_OFFERED = {
+    "memory": {"provider.url.masked"},
+    "redis": {"cache.get_nowait.agrees", "cache.get_nowait.never_suspends"},
+}
+SUBJECTS = {"memory": MEMORY, "redis": redis("redis://localhost", "")}
+OFFERED = [
+    pytest.param(name, clause, id=f"{name}-{clause.id}")
+    for name in SUBJECTS
+    for clause in clauses()
+    if clause.id not in NOT_OFFERED[name]
+]
+
+
+@pytest.mark.parametrize(("name", "clause"), OFFERED)
+def test_kept(name: str, clause: Clause, request: pytest.FixtureRequest) -> None:
+    subject = SUBJECTS[name]
+    if name == "redis":
+        url, prefix = map(request.getfixturevalue, ("redis_url", "redis_prefix"))
+        subject = redis(url, prefix)
+    clause.check(subject)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_nothing_is_silently_unoffered(name: str) -> None:
+    not_offered = {clause.id for clause in clauses() if not clause.offered_by(SUBJECTS[name])}
+    assert not_offered == NOT_OFFERED[name]
+
+
+@pytest.mark.parametrize("clause", clauses(), ids=lambda clause: clause.id)
+def test_a_clause_says_what_why_and_how_to_mend_it(clause: Clause) -> None:
+    promise, _, advice = clause.text.partition("\n\n")
+    assert promise.endswith(".")
+    assert advice.count(".") >= 2
+    assert clause.id.startswith(("cache.", "provider."))
+    assert clause.since == "1.0"
+    assert inspect.iscoroutinefunction(clause.function)
+
+
+def test_the_kit_loads_no_vendor_and_no_hypothesis() -> None:
+    code = (
+        "import sys; from grelmicro.testing.conformance import clauses; assert clauses();"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "grelmicro" in loaded
+    assert not loaded & {"redis", "asyncpg", "hypothesis", "pydantic", "pytest", "pytest_asyncio"}
+
+
+async def test_a_clause_runs_where_a_loop_runs_already() -> None:
+    for clause in clauses("provider"):
+        if clause.offered_by(MEMORY):
+            clause.check(MEMORY)
+
+
+def test_kinds_are_told_apart() -> None:
+    assert {each.kind for each in clauses()} == {"cache", "provider"}
+    assert [*clauses("provider"), *clauses("cache")] == [*clauses()]
+    assert clauses("sync") == ()
