@@ -104,8 +104,9 @@ async def test_an_outage_under_load(
             done, answered = load.done, load.answered
             await until(lambda: load.done > done + 100, "service again")  # noqa: B023  # awaited here
             await until(lambda: load.answered > answered + 50, "the cache serves again")  # noqa: B023  # awaited here
-            assert said(caplog, "fails to") == outage
-            assert said(caplog, "again for") == outage
+            assert said(caplog, "fails to read") == said(caplog, "can read again") == outage
+            # A caller that has read just before may be the first to feel it, when it writes.
+            assert said(caplog, "fails to write") == said(caplog, "can write again") <= outage
         errors = load.errors.copy()
         done = load.done
         await until(lambda: load.done > done + 100, "it goes on")
