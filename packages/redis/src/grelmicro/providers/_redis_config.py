@@ -251,5 +251,5 @@ def _with_db(url: str, db: int) -> str:
     parts = urlsplit(url)
     query = [item for item in parse_qsl(parts.query) if item[0] != "db"]
     if parts.scheme == "unix":
-        return urlunsplit(parts._replace(query=urlencode([*query, ("db", db)])))
+        return f"unix://{parts.netloc}{parts.path}?{urlencode([*query, ('db', db)])}"
     return urlunsplit(parts._replace(path=f"/{db}", query=urlencode(query)))

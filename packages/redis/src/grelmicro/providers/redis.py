@@ -183,8 +183,13 @@ class RedisProvider(Provider):
             )
         command = asyncio.create_task(self._run(args, repeatable))
         self._commands.add(command)
-        command.add_done_callback(self._commands.discard)
+        command.add_done_callback(self._ended)
         return await asyncio.shield(command)
+
+    def _ended(self, command: asyncio.Task[Any]) -> None:
+        self._commands.discard(command)
+        if not command.cancelled():
+            command.exception()  # whoever still waits has it; for nobody else is it news
 
     async def _run(self, args: tuple[Any, ...], repeatable: bool) -> Any:
         try:
