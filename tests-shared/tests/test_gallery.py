@@ -356,7 +356,8 @@ class TellsMilliseconds(Store):
         return (entry[0], entry[1] * 1000) if entry else None
 
 
-@breaks("cache.call.by_keyword", "cache.touch.prolongs", "cache.touch.missing")
+@breaks("cache.call.by_keyword", "cache.touch.prolongs", "cache.touch.missing",
+        "cache.life.leaves_no_task", "cache.cancel.in_step", "cache.cancel.is_heard")  # fmt: skip
 class NamesAParameterOtherwise(Store):
     async def _touch(self, *, name: str, ttl: float) -> bool:
         return await Store.touch(self, key=name, ttl=ttl)

@@ -1,6 +1,7 @@
 """The provider's one door: what happens to a command when the network or its caller goes away."""
 
 import asyncio
+import gc
 import random
 from collections.abc import Callable
 from typing import Any
@@ -142,6 +143,22 @@ async def test_a_command_whose_caller_was_cancelled_is_seen_to_its_end(
                 await write
             assert await provider.execute("GET", redis_prefix + "k") == b"v"
         assert other.get(redis_prefix + "k") == b"v"
+
+
+async def test_the_failure_of_a_command_whose_caller_was_cancelled_is_nobodys_news(
+    fault_proxy: FaultProxy, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fault_proxy as proxy:
+        async with RedisProvider(proxy.url_for(redis_url), timeout=0.1) as provider:
+            await provider.ping()
+            proxy.stall()
+            command = asyncio.create_task(provider.ping())
+            await asyncio.sleep(0)
+            command.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await command
+        gc.collect()  # only then does asyncio tell of an exception that nobody has looked at
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("repeatable", [True, False])

@@ -1,7 +1,6 @@
 """Opening, closing and reaching a server, in every way there is."""
 
 import asyncio
-import gc
 import logging
 import shutil
 import ssl
@@ -319,20 +318,3 @@ async def test_an_adapter_with_a_provider_of_its_own(
         assert adapter._loop is None
         with pytest.raises(OutOfContextError):
             await adapter.get(key="k")
-
-
-async def test_a_command_that_fails_after_its_caller_has_left_is_no_news(
-    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with RedisProvider(own_redis.url, timeout=0.3) as provider:
-        await provider.ping()
-        own_redis.pause()
-        caller = asyncio.create_task(provider.execute("GET", "k"))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        caller.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await caller
-    own_redis.resume()
-    gc.collect()
-    assert caplog.records == []

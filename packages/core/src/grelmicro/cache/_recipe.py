@@ -96,6 +96,8 @@ class Recipe:
         self.policy = policy
         self._name = getattr(function, "__qualname__", repr(function))
         self._outages = {"read": False, "write": False}
+        self._turned = {"read": 0.0, "write": 0.0}
+        """When each outage began or ended last: who set out before that has nothing new to tell."""
         cache._admit(cache.ttl + policy.stale_ttl, envelopes=policy.needs_envelope)
 
     async def find(self, call: Call) -> Found | None:
@@ -195,14 +197,20 @@ class Recipe:
 
         One that is read from and refuses writes, as a full server does, is not back.
         """
+        began = perf_counter()
         try:
             result = await coroutine
         except CacheError as error:
-            if not self._outages[way]:
-                self._outages[way] = True
+            if self._turn(way, began, failing=True):
                 _log.warning("the cache fails to %s (%s); %s does without", way, error, self._name)
             return otherwise
-        if self._outages[way]:
-            self._outages[way] = False
+        if self._turn(way, began, failing=False):
             _log.warning("the cache can %s again for %s", way, self._name)
         return result
+
+    def _turn(self, way: Literal["read", "write"], began: float, *, failing: bool) -> bool:
+        """Note how an attempt that set out at `began` went; whether that is news."""
+        if self._outages[way] is failing or began < self._turned[way]:
+            return False
+        self._outages[way], self._turned[way] = failing, perf_counter()
+        return True

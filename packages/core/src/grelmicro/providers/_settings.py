@@ -42,7 +42,7 @@ def masked(url: str) -> str:
         address = _address(parts, None, None)
     except ValueError:
         return _MASK
-    return urlunsplit((parts.scheme, credentials + address, parts.path, "", ""))
+    return f"{parts.scheme}://{credentials}{address}{parts.path}"
 
 
 def without_service_links(values: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:

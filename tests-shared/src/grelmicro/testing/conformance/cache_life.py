@@ -14,17 +14,24 @@ from grelmicro.testing.conformance.cache import LONG
 _Operations = dict[str, Callable[[], Coroutine[Any, Any, object]]]
 
 
-def _operations(cache: CacheBackend, key: str, value: bytes) -> _Operations:
+def _operations(cache: Any, key: str, value: bytes) -> _Operations:
     """The operations that leave `value` under `key` as it is."""
 
     async def delete() -> None:
         await cache.set(key=f"other {key}", value=value, ttl=LONG)
         await cache.delete(key=f"other {key}")
 
+    optional: _Operations = {
+        "get_many": lambda: cache.get_many(keys=[key]),
+        "set_many": lambda: cache.set_many(entries={key: value}, ttl=LONG),
+        "touch": lambda: cache.touch(key=key, ttl=LONG),
+        "get_with_ttl": lambda: cache.get_with_ttl(key=key),
+    }
     return {
         "get": lambda: cache.get(key=key),
         "set": lambda: cache.set(key=key, value=value, ttl=LONG),
         "delete": delete,
+        **{name: optional[name] for name in optional if callable(getattr(cache, name, None))},
     }
 
 
@@ -186,7 +193,7 @@ async def cancel_in_step(cache: CacheBackend) -> None:
     values = {f"{number}": b"value of %d" % number for number in range(20)}
     for key, value in values.items():
         await cache.set(key=key, value=value, ttl=LONG)
-    for _ in range(15):
+    for _ in range(8):
         tasks = {
             asyncio.create_task(operation()): (key if name == "get" else "")
             for key, value in values.items()
