@@ -69,7 +69,8 @@ def cached(
     Args:
         cache: Where results are kept.
         key_maker: Makes the key from `(function, args, kwargs)`. By default it is made of the
-            function's module and name and its bound arguments, the same in every process.
+            function's module and name and its bound arguments, the same in every process; two
+            closures of one function are told apart by caches of different names only.
         key: A template for the key instead: `user:{id}`.
         skip: Results for which it is true are returned and not kept.
         typed: Keep equal arguments of different types apart: `3`, `3.0`, `True`.
