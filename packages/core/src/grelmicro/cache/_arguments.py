@@ -29,6 +29,9 @@ _LONGEST_WRITING = 256
 
 _MEMO_SIZE = 1024
 
+_LARGEST_IN_MEMO = 1024
+"""Bytes of an argument up to which a memo keeps it alive."""
+
 _HUGE = 1 << 1024
 
 _LONGEST_DECIMAL = 300
@@ -103,12 +106,16 @@ class _Memo:
 
     def remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: str) -> None:
         """Keep the key of a call, if its arguments are simple."""
-        if not all(type(value) in _SIMPLE for value in (*args, *kwargs.values())):
+        if not all(map(_is_small, (*args, *kwargs.values()))):
             return
         if len(args) == 1 and not kwargs:
             _put(self.of_one[type(args[0])], args[0], key)
         else:
             _put(self._of_many, _raw(args, kwargs), key)
+
+
+def _is_small(value: object) -> bool:
+    return type(value) in _SIMPLE and sys.getsizeof(value) <= _LARGEST_IN_MEMO
 
 
 def _raw(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -204,7 +211,7 @@ def _write_int(value: int) -> str:
 def _write_number(value: float | Decimal) -> str:
     """Write a number so that equal ones look alike, whatever their type."""
     if isinstance(value, Decimal):
-        if not value.is_finite() or value.adjusted() > _LONGEST_DECIMAL:
+        if not value.is_finite() or (value and value.adjusted() > _LONGEST_DECIMAL):
             return _write_decimal(value)
     elif not math.isfinite(value):
         return repr(value)
@@ -216,10 +223,10 @@ def _write_number(value: float | Decimal) -> str:
 def _write_decimal(value: Decimal) -> str:
     sign, digits, exponent = value.as_tuple()
     shown = "".join(map(str, digits))
+    if not isinstance(exponent, int):  # of a NaN, every digit counts
+        return f"Decimal({sign},{shown},{exponent})"
     bare = shown.rstrip("0")
-    if isinstance(exponent, int):
-        exponent += len(shown) - len(bare)
-    return f"Decimal({sign},{bare},{exponent})"
+    return f"Decimal({sign},{bare},{exponent + len(shown) - len(bare)})"
 
 
 def _temporal(value: object) -> str:
@@ -250,10 +257,13 @@ def _write_items(items: Any, write: Callable[[Any], str]) -> str:
 def _fields(value: Any) -> dict[str, Any] | None:
     """The fields of a dataclass or of a pydantic model; None for anything else."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: getattr(value, name) for name in names if hasattr(value, name)}
     pydantic = sys.modules.get("pydantic")  # whoever passes a model has imported it
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
-        return {**value.__dict__, **(value.__pydantic_extra__ or {})}
+        names = type(value).model_fields  # a cached property stands in __dict__ too
+        fields = {name: item for name, item in value.__dict__.items() if name in names}
+        return {**fields, **(value.__pydantic_extra__ or {})}
     return None
 
 

@@ -14,6 +14,7 @@ from grelmicro._component import Component
 from grelmicro._kinds import KINDS
 from grelmicro._runtime import ambient_backend
 from grelmicro._threads import run_here, run_on
+from grelmicro.cache._loads import Loads
 from grelmicro.cache._reader import in_process
 from grelmicro.errors import BackendNotOpenError, CacheError, GrelmicroError
 
@@ -130,17 +131,27 @@ class Backing:
                 for key in keys:
                     await backend.delete(key=key)
 
-    async def touch(self, key: str, ttl: float) -> bool:
+    async def touch(self, key: str, ttl: float, loads: Loads) -> bool:
         """Let an entry live for another time; False when there is none."""
         backend = self.find()
+        if not _offers(backend, "touch"):
+            return await self._store_again(key, ttl, loads)
         with _errors:
-            if _offers(backend, "touch"):
-                touched: bool = await backend.touch(key=key, ttl=ttl)
-                return touched
-            data = await backend.get(key=key)
-            if data is not None:
-                await backend.set(key=key, value=data, ttl=ttl)
-            return data is not None
+            touched: bool = await backend.touch(key=key, ttl=ttl)
+            return touched
+
+    async def _store_again(self, key: str, ttl: float, loads: Loads) -> bool:
+        """Touch an entry by storing it again: a load, over which a deletion wins."""
+        load = loads.begin(key)
+        try:
+            data = await self.get(key)
+            with loads.storing(load) as wins:
+                touched = wins and data is not None
+                if touched and data is not None:
+                    await self.set(key, data, ttl)
+            return touched
+        finally:
+            loads.end(load)
 
     async def clear(self, prefix: str) -> None:
         """Remove what begins with `prefix`; everything where that is empty.

@@ -193,15 +193,18 @@ class _Tasks:
         found = await self._recipe.find(call) if answer is ASK else None
         if found is not None and found.fresh:
             return found.value
-        full = self._cache._full(call.key)
         if self._lock is True:
+            full = self._cache._full(call.key)
             return await self._cache._flights.fly(full, lambda load: self._lead(load, call, found))
-        load = self._cache._loads.begin(full)
+        if not self._lock:
+            return await self._noted(self._load, call, found)
+        async with self._lock:
+            return await self._noted(self._lead, call, found)
+
+    async def _noted(self, make: Callable[..., Any], call: Call, found: Found | None) -> Any:
+        load = self._cache._loads.begin(self._cache._full(call.key))
         try:
-            if not self._lock:
-                return await self._load(load, call, found)
-            async with self._lock:
-                return await self._lead(load, call, found)
+            return await make(load, call, found)
         finally:
             self._cache._loads.end(load)
 
@@ -236,16 +239,18 @@ class _Threads:
         found = self._run(self._recipe.find(call)) if answer is ASK else None
         if found is not None and found.fresh:
             return found.value
-        full = self._cache._full(call.key)
         if self._lock is True:
-            flights = self._cache._thread_flights
+            full, flights = self._cache._full(call.key), self._cache._thread_flights
             return flights.fly(full, lambda load: self._lead(load, call, found))
-        load = self._cache._loads.begin(full)
+        if not self._lock:
+            return self._noted(self._load, call, found)
+        with self._lock:
+            return self._noted(self._lead, call, found)
+
+    def _noted(self, make: Callable[..., Any], call: Call, found: Found | None) -> Any:
+        load = self._cache._loads.begin(self._cache._full(call.key))
         try:
-            if not self._lock:
-                return self._load(load, call, found)
-            with self._lock:
-                return self._lead(load, call, found)
+            return make(load, call, found)
         finally:
             self._cache._loads.end(load)
 

@@ -74,6 +74,14 @@ class Loads:
             for watcher in self._supersede(keys):
                 await asyncio.shield(asyncio.wrap_future(watcher))
 
+    def outdate(self, keys: Iterable[str] | None = None) -> None:
+        """Let nobody join the loads of these keys (of any, by default) that began meanwhile.
+
+        What one of them has found in the cache may be what is gone now.
+        """
+        if self._loads:
+            self._supersede(keys)
+
     def _supersede(self, keys: Iterable[str] | None) -> list["concurrent.futures.Future[None]"]:
         watchers = []
         with self._lock:

@@ -2,6 +2,8 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from time import monotonic
 
 from grelmicro.cache._expiry import ExpiryIndex
@@ -28,6 +30,19 @@ class Recency:
             if key in self._deadlines:
                 self._deadlines.move_to_end(key)
 
+    def missed(self, key: str) -> None:
+        """Let `key`, if it is one of ours, be the next to go.
+
+        It is not dropped: what was missed may be stored by the time that the answer is here.
+        """
+        with self._lock:
+            if key in self._deadlines:
+                self._deadlines.move_to_end(key, last=False)
+
+    def __contains__(self, key: str) -> bool:
+        with self._lock:
+            return key in self._deadlines
+
     def reserve(self, key: str, ttl: float) -> list[str]:
         """Take `key` in, for `ttl` seconds; return the live keys that have to make room.
 
@@ -49,20 +64,31 @@ class Recency:
     def restore(self, key: str, ttl: float) -> None:
         """Take back a key that could not be made to go, as the next to go."""
         with self._lock:
-            if key not in self._deadlines:
-                self._add(key, monotonic() + ttl)
-                self._deadlines.move_to_end(key, last=False)
+            self._take_back(key, monotonic() + ttl)
 
     def forget(self, key: str) -> None:
         """Drop `key`, if it is one of ours."""
         with self._lock:
             self._remove(key)
 
-    def clear(self) -> None:
-        """Drop everything."""
+    @contextmanager
+    def dropping(self, keys: Iterable[str] | None = None) -> Generator[None, None, None]:
+        """Drop `keys` (all, by default) and have them deleted within this block.
+
+        Where that fails they may still be there, and are taken back as the next to go.
+        """
         with self._lock:
-            self._deadlines.clear()
-            self._expiry.clear()
+            wanted = list(self._deadlines) if keys is None else keys
+            dropped = {key: self._deadlines[key] for key in wanted if key in self._deadlines}
+            for key in dropped:
+                self._remove(key)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                for key in reversed(dropped):
+                    self._take_back(key, dropped[key])
+            raise
 
     def count(self) -> int:
         """Count the keys that have not expired."""
@@ -82,6 +108,11 @@ class Recency:
             if deadline > now:
                 victims.append(key)
         return victims
+
+    def _take_back(self, key: str, deadline: float) -> None:
+        if key not in self._deadlines:
+            self._add(key, deadline)
+            self._deadlines.move_to_end(key, last=False)
 
     def _add(self, key: str, deadline: float) -> None:
         self._deadlines[key] = deadline

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 import string
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,9 @@ from grelmicro.cache._arguments import KeyMaker, write
 __all__ = ["template_key"]
 
 
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+
+
 class _Plain(string.Formatter):
     """Formats text and numbers as they are, and other values as the default keys write them."""
 
@@ -18,6 +22,12 @@ class _Plain(string.Formatter):
         if isinstance(value, str) or format_spec:
             return format(value, format_spec)
         return write(value)
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        converted = super().convert_field(value, conversion)
+        if conversion and not isinstance(value, str) and _ADDRESS.search(converted):
+            raise TypeError(f"{type(value).__name__} shows its address, which no key may hold")
+        return converted
 
 
 _FORMATTER = _Plain()

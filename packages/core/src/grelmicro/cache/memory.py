@@ -91,10 +91,13 @@ class MemoryCacheAdapter:
 
     async def touch(self, *, key: str, ttl: float) -> bool:
         """Let an entry live `ttl` seconds from now; False when there is none."""
-        entry = self._live(key)
-        if entry is not None:
-            self._put({key: entry[0]}, ttl)
-        return entry is not None
+        now = monotonic()
+        with self._lock:
+            entry = self.entries.get(key)
+            if entry is None or entry[1] <= now:
+                return False
+            self._place(key, entry[0], now + ttl)
+        return True
 
     async def delete(self, *, key: str) -> None:
         """Delete a key; nothing happens when it is absent."""
@@ -137,12 +140,15 @@ class MemoryCacheAdapter:
         now = monotonic()
         with self._lock:
             for key, value in entries.items():
-                old = self.entries.get(key)
-                if old is not None:
-                    self._expiry.remove(key, old[1])
-                self.entries[key] = (value, now + ttl)
-                self._expiry.add(key, now + ttl)
+                self._place(key, value, now + ttl)
             self._remove_due(now, _SWEEP_SHARE * len(entries))
+
+    def _place(self, key: str, value: bytes, deadline: float) -> None:
+        old = self.entries.get(key)
+        if old is not None:
+            self._expiry.remove(key, old[1])
+        self.entries[key] = (value, deadline)
+        self._expiry.add(key, deadline)
 
     def _drop(self, key: str) -> None:
         entry = self.entries.pop(key, None)
@@ -167,6 +173,9 @@ class MemoryCacheAdapter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    _shipped = {"get": get, "set": set, "delete": delete, "get_nowait": get_nowait}  # noqa: A003, RUF012  # its own
+    """These as they are here: while a class has them, `entries` is all that a lookup reads."""
 
 
 MemoryCacheBackend = MemoryCacheAdapter

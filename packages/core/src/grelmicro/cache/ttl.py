@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic
 
 from grelmicro.cache._backing import Backing, backend_source
@@ -115,6 +116,7 @@ class TTLCache(Generic[T]):
         seconds = self._seconds(ttl)
         await self._loads.supersede([full])
         await self._put(full, data, seconds)
+        self._loads.outdate([full])
 
     async def delete(self, key: str) -> None:
         """Delete a key; nothing happens when it is absent.
@@ -126,8 +128,9 @@ class TTLCache(Generic[T]):
         """
         full = self._full(key)
         await self._loads.supersede([full])
-        self._forget(full)
-        await self._backing.delete(full)
+        with self._dropping([full]):
+            await self._backing.delete(full)
+        self._loads.outdate([full])
 
     async def clear(self) -> None:
         """Remove this cache's entries; a cache without a name removes all of its backend's.
@@ -136,9 +139,9 @@ class TTLCache(Generic[T]):
             CacheError: The backend failed, or cannot remove a part of what it has.
         """
         await self._loads.supersede()
-        if self._recency is not None:
-            self._recency.clear()
-        await self._backing.clear(self._prefix)
+        with self._dropping():
+            await self._backing.clear(self._prefix)
+        self._loads.outdate()
 
     def cache_info(self) -> CacheInfo:
         """A snapshot of the statistics."""
@@ -171,7 +174,10 @@ class TTLCache(Generic[T]):
         await self._loads.supersede(entries)
         for full in entries:
             await self._make_room(full, seconds)
+        if self._recency is not None:  # more than `maxsize` entries evict each other
+            entries = {full: data for full, data in entries.items() if full in self._recency}
         await self._backing.set_many(entries, seconds)
+        self._loads.outdate(entries)
 
     async def delete_many(self, keys: Iterable[str]) -> None:
         """Delete several keys, in one round trip where the backend can.
@@ -181,9 +187,9 @@ class TTLCache(Generic[T]):
         """
         fulls = [self._full(key) for key in keys]
         await self._loads.supersede(fulls)
-        for full in fulls:
-            self._forget(full)
-        await self._backing.delete_many(fulls)
+        with self._dropping(fulls):
+            await self._backing.delete_many(fulls)
+        self._loads.outdate(fulls)
 
     async def touch(self, key: str, ttl: float | None = None) -> bool:
         """Let an entry live for `ttl` seconds from now; False when there is none.
@@ -193,7 +199,7 @@ class TTLCache(Generic[T]):
             CacheError: The backend failed.
         """
         full, seconds = self._full(key), self._seconds(ttl)
-        touched = await self._backing.touch(full, seconds)
+        touched = await self._backing.touch(full, seconds, self._loads)
         if touched and self._recency is not None:
             self._recency.prolong(full, seconds)
         return touched
@@ -237,6 +243,7 @@ class TTLCache(Generic[T]):
         versions = {tag_prefix(self._name) + check_key(tag, "tag"): os.urandom(8) for tag in tags}
         await self._loads.supersede()
         await self._backing.set_many(versions, self._tag_ttl)
+        self._loads.outdate()
 
     # What `cached` is built on, besides the above.
 
@@ -317,11 +324,10 @@ class TTLCache(Generic[T]):
         else:
             self._counters.misses += 1
         if self._recency is not None:
-            (self._recency.used if hit else self._recency.forget)(full)
+            (self._recency.used if hit else self._recency.missed)(full)
 
-    def _forget(self, full: str) -> None:
-        if self._recency is not None:
-            self._recency.forget(full)
+    def _dropping(self, fulls: Iterable[str] | None = None) -> AbstractContextManager[None]:
+        return nullcontext() if self._recency is None else self._recency.dropping(fulls)
 
     def _make_reader(self, backend: Any) -> Callable[[str], Any]:
         return make_reader(view_of(backend), self._prefix, self._counters, self._recency)
