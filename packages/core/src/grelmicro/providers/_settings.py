@@ -62,6 +62,8 @@ def _credentials(username: str | None, password: str | None) -> str:
 
 
 def _address(parts: SplitResult, host: str | None, port: object | None) -> str:
+    if host is None and port is None:  # there may be several, with commas between
+        return parts.netloc.rpartition("@")[2]
     name = host if host is not None else parts.hostname or ""
     number = port if port is not None else parts.port
     bracketed = f"[{name}]" if ":" in name and not name.startswith("[") else name

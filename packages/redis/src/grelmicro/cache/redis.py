@@ -1,27 +1,26 @@
 """The cache backend that keeps its entries in Redis."""
 
-import asyncio
 import math
-import re
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import SecretStr
 
 from grelmicro.providers._adapter import ProviderAdapter
-from grelmicro.providers.redis import RedisProvider
+from grelmicro.providers.redis import RedisProvider, RedisScript
 
 __all__ = ["RedisCacheAdapter", "RedisCacheBackend"]
 
 _BATCH = 500
-"""Keys a command names at most, and commands in flight for one call at most."""
+"""Keys that one command names at most."""
 
-_SCAN_COUNT = 1_000
+_TOGETHER = 5_000
+"""Commands that one call sends at once at most."""
 
 _LONGEST_TTL = 10**15
 """Milliseconds, 30,000 years: what a server still takes for an expiry."""
 
-_GET_WITH_TTL = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
+_GET_WITH_TTL = RedisScript("return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}")
 
 
 class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
@@ -56,30 +55,33 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
 
     async def get_with_ttl(self, *, key: str) -> tuple[bytes, float] | None:
         """Get the bytes and the seconds they will live; None when there are none."""
-        value, left = await self._execute(
-            "EVAL", _GET_WITH_TTL, 1, self._prefix + key, repeatable=True
+        value, left = await self.provider.run(
+            _GET_WITH_TTL, keys=[self._prefix + key], repeatable=True
         )
         if value is None:
             return None
         return value, left / 1000 if left >= 0 else math.inf
 
     async def get_many(self, *, keys: Sequence[str]) -> Mapping[str, bytes]:
-        """Get what there is under `keys`, 500 in a round trip."""
-        found: dict[str, bytes] = {}
-        for batch in _batches(keys):
-            values = await self._execute("MGET", *map(self._full, batch), repeatable=True)
-            pairs = zip(batch, values, strict=True)
-            found |= {key: value for key, value in pairs if value is not None}
-        return found
+        """Get what there is under `keys`, in one round trip."""
+        groups = self._groups(keys)
+        replies = await self._all([("MGET", *names) for names in groups], repeatable=True)
+        values = (value for reply in replies for value in reply)
+        names = (name for group in groups for name in group)
+        start = len(self._prefix)
+        pairs = zip(names, values, strict=True)
+        return {name[start:]: value for name, value in pairs if value is not None}
 
     async def set(self, *, key: str, value: bytes, ttl: float) -> None:
         """Store bytes for `ttl` seconds, in whole milliseconds, rounded up."""
         await self._execute("SET", self._prefix + key, value, "PX", _milliseconds(ttl))
 
     async def set_many(self, *, entries: Mapping[str, bytes], ttl: float) -> None:
-        """Store every entry for `ttl` seconds, 500 at a time."""
-        for batch in _batches(list(entries)):
-            await _all(self.set(key=key, value=entries[key], ttl=ttl) for key in batch)
+        """Store every entry for `ttl` seconds, in one round trip."""
+        life = _milliseconds(ttl)
+        await self._all(
+            [("SET", self._prefix + key, value, "PX", life) for key, value in entries.items()]
+        )
 
     async def touch(self, *, key: str, ttl: float) -> bool:
         """Let an entry live `ttl` seconds from now; False when there is none."""
@@ -90,9 +92,8 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
         await self._execute("UNLINK", self._prefix + key)
 
     async def delete_many(self, *, keys: Sequence[str]) -> None:
-        """Delete every key that is there, 500 in a round trip."""
-        for batch in _batches(keys):
-            await self._execute("UNLINK", *map(self._full, batch))
+        """Delete every key that is there, in one round trip."""
+        await self._all([("UNLINK", *names) for names in self._groups(keys)])
 
     async def clear(self, *, prefix: str = "") -> None:
         """Remove the entries whose key begins with `prefix`; all of the adapter's by default.
@@ -100,24 +101,20 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
         The server is scanned in small steps, so that it goes on serving others; entries that are
         stored meanwhile may stay.
         """
-        async for names in self._scan(self._full(prefix)):
-            for batch in _batches(names):
-                await self._execute("UNLINK", *batch)
+        async for names in self.provider.scan(self._prefix + prefix):
+            await self._all([("UNLINK", name) for name in names])
 
-    async def _scan(self, prefix: str) -> AsyncIterator[list[bytes]]:
-        """The names of all keys that begin with `prefix`, by and by."""
-        pattern, cursor = _escaped(prefix) + "*", "0"
-        while True:
-            reply = await self._execute(
-                "SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT, repeatable=True
-            )
-            cursor = str(int(reply[0]))
-            yield reply[1]
-            if cursor == "0":
-                return
+    def _groups(self, keys: Sequence[str]) -> list[list[str]]:
+        """Full names of keys, as many together as one command may name."""
+        groups = self.provider.together(self._prefix + key for key in keys)
+        return [group for groups_ in map(_batches, groups) for group in groups_]
 
-    def _full(self, key: str) -> str:
-        return self._prefix + key
+    async def _all(self, commands: list[tuple[Any, ...]], *, repeatable: bool = False) -> list[Any]:
+        replies: list[Any] = []
+        for start in range(0, len(commands), _TOGETHER):
+            batch = commands[start : start + _TOGETHER]
+            replies += await self.provider.execute_many(batch, repeatable=repeatable)
+        return replies
 
     async def _execute(self, *args: str | bytes | float, repeatable: bool = False) -> Any:
         return await self.provider.execute(*args, repeatable=repeatable)
@@ -144,26 +141,9 @@ class RedisCacheBackend(RedisCacheAdapter):
         self._prefix = f"{prefix}cache:"
 
 
-async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines together; none is left behind, and the first error is raised as it is."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _batches(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH))
+def _batches(names: list[str]) -> Iterator[list[str]]:
+    return (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))
 
 
 def _milliseconds(ttl: float) -> int:
     return min(max(1, math.ceil(ttl * 1000)), _LONGEST_TTL)
-
-
-def _escaped(prefix: str) -> str:
-    """Take from a prefix the meaning that a glob pattern would give it."""
-    return re.sub(r"([*?\[\]\\^-])", r"\\\1", prefix)

@@ -14,18 +14,24 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.connection import Connection
 
 from grelmicro.errors import SettingsValidationError
+from grelmicro.providers._redis_urls import SCHEMES, Topology
 from grelmicro.providers._settings import masked, overlaid, without_service_links
 
 __all__ = ["RedisConfig", "RedisProviderConfigError", "resolve"]
 
-_SCHEMES = ("redis", "rediss", "unix")
-
 _DECOMPOSED = ("host", "port", "db", "username", "password")
 
-_LIMITS = ("timeout", "max_connections")
+_LIMITS = ("timeout", "max_connections", "multiplex", "connections")
+
+_FORMS = {
+    "": ("redis://host:6379/0", r"/?\d*"),
+    "sentinel": ("redis+sentinel://host1:26379,host2:26379/service/0", r"/[^/]+(/\d*)?"),
+    "cluster": ("redis+cluster://host1:6379,host2:6379", r"/?0?"),
+}
+"""What a URL with one of these ways looks like, and the pattern of its path."""
 
 _SETTINGS = ("url", *_DECOMPOSED)
 
@@ -44,7 +50,7 @@ def _checked_url(url: object) -> str | None:
     text = url.get_secret_value() if isinstance(url, SecretStr) else str(url)
     try:
         parts = urlsplit(text)
-        _ = parts.port
+        _ = parts.port if "+" not in parts.scheme else None
     except ValueError:
         raise ValueError(_UNREADABLE) from None
     if fault := _fault_of(parts) or _fault_of_options(text, parts):
@@ -54,14 +60,16 @@ def _checked_url(url: object) -> str | None:
 
 def _fault_of(parts: SplitResult) -> str | None:
     """What keeps a URL from being a Redis server's; the URL itself is not shown."""
-    if parts.scheme not in _SCHEMES:
-        return f"expected one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}"
+    if parts.scheme not in SCHEMES:
+        return f"expected one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
     if parts.scheme == "unix":
         return None if parts.path else "it names no socket: unix:///path/to/redis.sock"
-    if not parts.hostname:
-        return "it names no host: redis://host:6379/0"
-    if not re.fullmatch(r"/?\d*", parts.path):
-        return "its path is no database number: redis://host:6379/0"
+    way = parts.scheme.partition("+")[2]
+    form, path = _FORMS[way]
+    if not all(parts.netloc.rpartition("@")[2].split(",")) or not parts.hostname:
+        return f"it names no host: {form}"
+    if not re.fullmatch(path, parts.path):
+        return f"its path cannot be used: {form}"
     return None
 
 
@@ -71,7 +79,7 @@ def _fault_of_options(url: str, parts: SplitResult) -> str | None:
         return _UNREADABLE
     try:
         parse_qsl(parts.query, strict_parsing=bool(parts.query))
-        options: dict[str, Any] = {**parse_url(url)}
+        options = dict(Topology.of(url).options)
         connection = options.pop("connection_class", Connection)
         connection(**{name: options[name] for name in options.keys() - _POOL_OPTIONS})
     except Exception:  # of whatever kind: redis-py has many for its many options
@@ -92,6 +100,8 @@ class _Fields(BaseModel):
     password: SecretStr | None = None
     timeout: float = Field(default=5.0, gt=0, le=3600)
     max_connections: int = Field(default=64, ge=1)
+    multiplex: bool = True
+    connections: int = Field(default=2, ge=1, le=64)
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:
@@ -108,14 +118,17 @@ class RedisConfig(_Fields):
     """The settings of a `RedisProvider` as one object; it never reads the environment.
 
     Attributes:
-        url: `redis://`, `rediss://` (TLS) or `unix://`, as a string or a pydantic DSN; or else:
+        url: `redis://`, `rediss://` (TLS), `unix://`, `redis+sentinel://host1,host2/service/db` or
+            `redis+cluster://host1,host2`, as a string or a pydantic DSN; or else:
         host: The server's name or address.
         port: Its port.
         db: The number of the database.
         username: For servers with access control lists.
         password: Shown nowhere.
         timeout: Seconds within which every operation ends, up to 3600.
-        max_connections: Most connections at a time; further commands wait for one.
+        max_connections: Most connections of the native client; further commands wait for one.
+        multiplex: Whether commands share connections of our own, or go through the native client.
+        connections: Most of these shared connections to one server, up to 64.
 
     Raises:
         RedisProviderConfigError: A field cannot be used, or `url` and another field are given.
@@ -142,9 +155,14 @@ class RedisConfig(_Fields):
         )
 
     @property
-    def is_unix(self) -> bool:
-        """Whether the server listens on a unix socket."""
-        return self.full_url().lower().lstrip().startswith("unix:")
+    def topology(self) -> Topology:
+        """What the URL says, field by field."""
+        return Topology.of(self.full_url())
+
+    @property
+    def shortest_timeout(self) -> float:
+        """Seconds that a command may take: `timeout`, or less if the URL says so."""
+        return min(self.timeout, self.topology.options.get("socket_timeout") or self.timeout)
 
     def __repr__(self) -> str:
         return f"RedisConfig({masked(self.full_url())!r}, timeout={self.timeout})"
@@ -187,7 +205,8 @@ def resolve(given: dict[str, Any], *, env_prefix: str, env_load: bool) -> RedisC
         if both := [variables[name] for name in _DECOMPOSED if name in found]:
             raise RedisProviderConfigError(_exclusive(variables["url"], both))
         base = _checked({**_only(keywords, *_LIMITS), **found}, variables)
-        if base.is_unix and (misfits := [*_only(keywords, "host", "port")]):
+        has_one_host = base.topology.kind == "single" and base.topology.places
+        if not has_one_host and (misfits := [*_only(keywords, "host", "port")]):
             raise RedisProviderConfigError(_exclusive(variables["url"], misfits))
         fields = _checked({"host": "unused", **keywords}, {})
         return _over(base, {name: getattr(fields, name) for name in _only(keywords, *_DECOMPOSED)})
@@ -231,7 +250,7 @@ def _nowhere(variables: dict[str, str], env_load: bool) -> str:
 
 
 def _has_credentials(config: RedisConfig) -> bool:
-    options = parse_url(config.full_url())
+    options = config.topology.options
     return bool(options.get("username") or options.get("password"))
 
 
@@ -241,15 +260,20 @@ def _over(config: RedisConfig, fields: dict[str, Any]) -> RedisConfig:
         return config
     url, db = config.full_url(), fields.pop("db", None)
     if db is not None:
-        url = _with_db(url, db)
+        url = _with_db(url, db, config.topology)
     if isinstance(secret := fields.get("password"), SecretStr):
         fields["password"] = secret.get_secret_value()
     return config.model_copy(update={"url": SecretStr(overlaid(url, **fields))})
 
 
-def _with_db(url: str, db: int) -> str:
+def _with_db(url: str, db: int, topology: Topology) -> str:
     parts = urlsplit(url)
+    if topology.kind == "cluster":
+        if db:
+            raise RedisProviderConfigError("db: a cluster has database 0 only")
+        return url
     query = [item for item in parse_qsl(parts.query) if item[0] != "db"]
     if parts.scheme == "unix":
         return f"unix://{parts.netloc}{parts.path}?{urlencode([*query, ('db', db)])}"
-    return urlunsplit(parts._replace(path=f"/{db}", query=urlencode(query)))
+    service = "/" + parts.path.split("/")[1] if topology.service else ""
+    return urlunsplit(parts._replace(path=f"{service}/{db}", query=urlencode(query)))

@@ -1,32 +1,37 @@
 """The Redis provider: one place that knows the server, and one door to it."""
 
 import asyncio
-import random
-from collections.abc import Iterator
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.client import NEVER_DECODE
-from redis.exceptions import AuthenticationError, ConnectionError  # noqa: A004  # redis's own name
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import NoScriptError
 
 from grelmicro.errors import OutOfContextError
 from grelmicro.providers._provider import Provider
+from grelmicro.providers._redis_client_door import ClientDoor
+from grelmicro.providers._redis_clients import close_client, make_client
+from grelmicro.providers._redis_commands import Argument, by_slot, literal
 from grelmicro.providers._redis_config import RedisConfig, RedisProviderConfigError, resolve
+from grelmicro.providers._redis_connection import OutcomeUnknownError
+from grelmicro.providers._redis_door import ClosedDoor, Door, OpenDoor
+from grelmicro.providers._redis_open import multiplexed
+from grelmicro.providers._redis_scripts import RedisScript
 from grelmicro.providers._settings import masked
 
 if TYPE_CHECKING:
     from grelmicro.cache.redis import RedisCacheAdapter
 
-__all__ = ["RedisConfig", "RedisProvider", "RedisProviderConfigError"]
-
-_RETRIES = (0.02, 0.1, 0.4)
-"""Longest pauses, in seconds, before each repetition of a command that may be repeated."""
+__all__ = [
+    "OutcomeUnknownError",
+    "RedisConfig",
+    "RedisProvider",
+    "RedisProviderConfigError",
+    "RedisScript",
+]
 
 
 class RedisProvider(Provider):
@@ -36,7 +41,8 @@ class RedisProvider(Provider):
     Nothing is connected before the first command. Every operation ends within `timeout`.
 
     Args:
-        url: `redis://`, `rediss://` (TLS) or `unix://`; it excludes the five fields below.
+        url: `redis://`, `rediss://` (TLS), `unix://`, `redis+sentinel://host1,host2/service/db` or
+            `redis+cluster://host1,host2`; it excludes the five fields below.
         host: The server's name or address.
         port: Its port, 6379 by default.
         db: The number of the database, 0 by default.
@@ -45,7 +51,11 @@ class RedisProvider(Provider):
         env_prefix: What the variables URL, or HOST, PORT, DB, USER, PASSWORD begin with.
         env_load: Whether to read the environment at all.
         timeout: Seconds within which every operation ends, 5 by default.
-        max_connections: Most connections at a time, 64 by default; further commands wait.
+        max_connections: Most connections of `client`, 64 by default; further commands wait there.
+        multiplex: By default all callers share a connection of our own, and what is asked in one
+            iteration of the event loop travels together. False sends commands through `client`.
+        connections: Most connections of our own to one server, 2 by default. The second is made
+            when the first has no room, or a big reply is coming in.
 
     Raises:
         RedisProviderConfigError: A setting cannot be used, or there is no server to connect to.
@@ -66,6 +76,8 @@ class RedisProvider(Provider):
         env_load: bool = True,
         timeout: float | None = None,
         max_connections: int | None = None,
+        multiplex: bool | None = None,
+        connections: int | None = None,
     ) -> None:
         given = {
             "url": url,
@@ -76,6 +88,8 @@ class RedisProvider(Provider):
             "password": password,
             "timeout": timeout,
             "max_connections": max_connections,
+            "multiplex": multiplex,
+            "connections": connections,
         }
         self._start(resolve(given, env_prefix=env_prefix, env_load=env_load), env_prefix=env_prefix)
 
@@ -87,11 +101,14 @@ class RedisProvider(Provider):
         return provider
 
     @classmethod
-    def from_client(cls, client: Redis, *, own: bool = False, timeout: float = 5.0) -> Self:
+    def from_client(
+        cls, client: Redis | RedisCluster, *, own: bool = False, timeout: float = 5.0
+    ) -> Self:
         """Make a provider around a client that exists; no I/O.
 
         Args:
-            client: A `redis.asyncio.Redis`, with whatever pool, retries and decoding it has.
+            client: A `redis.asyncio.Redis` or `RedisCluster`, with whatever pool, retries and
+                decoding it has. All commands go through it.
             own: Whether to close it when the provider is closed.
             timeout: Seconds within which every operation ends.
         """
@@ -106,10 +123,12 @@ class RedisProvider(Provider):
         self.env_prefix = env_prefix
         self._config = config
         self._timeout = config.timeout if config else timeout
-        self._client: Redis | None = None
+        self._client: Redis | RedisCluster | None = None
         self._owns_client = config is not None
         self._entered = 0
-        self._commands: set[asyncio.Task[Any]] = set()
+        self._process = os.getpid()
+        self._inherited: list[object] = []
+        self._door: Door = ClosedDoor(self)
 
     @property
     def url(self) -> str:
@@ -123,16 +142,50 @@ class RedisProvider(Provider):
 
     @property
     def client(self) -> Redis:
-        """The native client, made on first use."""
+        """The native client, made on first use; of a cluster, a `redis.asyncio.RedisCluster`."""
         if self._client is None:
             assert self._config is not None
-            self._client = _make_client(self._config)
-        return self._client
+            self._client = make_client(
+                self._config.topology,
+                timeout=self._timeout,
+                max_connections=self._config.max_connections,
+            )
+        return cast("Redis", self._client)
 
     async def __aenter__(self) -> Self:
-        """Let commands through; the first one connects."""
+        """Let commands through; the first one connects.
+
+        Raises:
+            OutOfContextError: It is open on another event loop.
+        """
+        self._leave_to_the_parent()
+        if isinstance(self._door, OpenDoor) and self._door.loop is not asyncio.get_running_loop():
+            if not self._door.loop.is_closed():
+                raise OutOfContextError(f"{self!r} is open on another event loop")
+            self._forget()
+        if not self._entered:
+            self._door = self._make_door()
         self._entered += 1
         return self
+
+    def _make_door(self) -> Door:
+        if self._config is None or not self._config.multiplex:
+            return ClientDoor(self, self._timeout, self.client)
+        return multiplexed(self, self._config)
+
+    def _leave_to_the_parent(self) -> None:
+        """In a forked child, begin anew: what is open is the parent's."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Be closed, without touching a socket; nothing of it is finalised before the end."""
+        self._inherited.append(self._door)
+        self._entered, self._door = 0, ClosedDoor(self)
+        if self._config is not None:
+            self._inherited.append(self._client)
+            self._client = None
 
     async def __aexit__(
         self,
@@ -144,10 +197,19 @@ class RedisProvider(Provider):
         self._entered -= 1
         if self._entered:
             return
+        door, self._door = self._door, ClosedDoor(self)
         try:
-            await self._drain()
+            await door.close()
         finally:
             await self._close_client()
+
+    async def _close_client(self) -> None:
+        if self._owns_client and self._client is not None:
+            client = self._client
+            if self._config is not None:
+                self._client = None
+            async with asyncio.timeout(self._timeout):
+                await close_client(client)
 
     async def ping(self) -> float:
         """Ask the server for a sign of life; seconds that one round trip took."""
@@ -161,11 +223,10 @@ class RedisProvider(Provider):
 
         return RedisCacheAdapter(provider=self, **kwargs)
 
-    async def execute(self, *args: str | bytes | float, repeatable: bool = False) -> Any:
+    def execute(self, *args: Argument, repeatable: bool = False) -> Coroutine[Any, Any, Any]:
         """Send one command, and return its reply undecoded: the door of every adapter.
 
-        A caller that is cancelled leaves at once; the command it sent is seen to its end all the
-        same, so that no connection is left out of step.
+        A caller that is cancelled leaves at once. Its command may be done all the same.
 
         Args:
             args: The command and its arguments.
@@ -173,75 +234,89 @@ class RedisProvider(Provider):
                 writes may not.
 
         Raises:
-            OutOfContextError: The provider is not open.
+            OutOfContextError: The provider is not open, or not on this event loop.
+            ValueError: The command would block or change a connection that others share; `client`
+                gives it one of its own.
             TimeoutError: There was no answer within the provider's `timeout`.
-            redis.exceptions.RedisError: The connection was lost, or the server refused.
+            OutcomeUnknownError: The connection was lost before the reply; the command may have been
+                done.
+            redis.exceptions.RedisError: There is no connection, or the server refused.
         """
-        if not self._entered:
-            raise OutOfContextError(
-                f"{self!r} is not open: list it in uses=[...] before what borrows it, or enter it"
-            )
-        command = asyncio.create_task(self._run(args, repeatable))
-        self._commands.add(command)
-        command.add_done_callback(self._ended)
-        return await asyncio.shield(command)
+        return self._door.execute(args, repeatable)
 
-    def _ended(self, command: asyncio.Task[Any]) -> None:
-        self._commands.discard(command)
-        if not command.cancelled():
-            command.exception()  # whoever still waits has it; for nobody else is it news
+    async def execute_many(
+        self, commands: Iterable[Sequence[Argument]], *, repeatable: bool = False
+    ) -> list[Any]:
+        """Send commands together, and return their replies in order: one round trip.
 
-    async def _run(self, args: tuple[Any, ...], repeatable: bool) -> Any:
+        They are no transaction: each is done, or fails, by itself.
+
+        Args:
+            commands: Each with its arguments.
+            repeatable: As in `execute`, for each of them.
+
+        Raises:
+            Exception: The first failure, as in `execute`, after all commands have come to an end.
+        """
+        replies = await self._door.execute_many([*map(tuple, commands)], repeatable)
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                raise reply
+        return replies
+
+    async def run(
+        self,
+        script: RedisScript,
+        *,
+        keys: Sequence[Argument] = (),
+        args: Sequence[Argument] = (),
+        repeatable: bool = False,
+    ) -> Any:
+        """Run a script in one round trip; in two when the server does not have it yet.
+
+        Args:
+            script: The script.
+            keys: All keys that it touches; on a cluster they have to be in one slot.
+            args: Its further arguments.
+            repeatable: As in `execute`.
+
+        Raises:
+            Exception: As in `execute`.
+        """
+        rest = (len(keys), *keys, *args)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._repeat(args, repeatable)
-        except (TimeoutError, RedisTimeoutError) as error:
-            raise TimeoutError(f"{self!r} did not answer in time") from error
+            return await self.execute("EVALSHA", script.sha, *rest, repeatable=repeatable)
+        except NoScriptError:
+            return await self.execute("EVAL", script.source, *rest, repeatable=repeatable)
 
-    async def _repeat(self, args: tuple[Any, ...], repeatable: bool) -> Any:
-        for pause in _pauses(repeatable):
-            try:
-                return await self._send(args)
-            except AuthenticationError:
-                raise
-            except (ConnectionError, RedisTimeoutError, OSError):
-                await asyncio.sleep(pause)
-        return await self._send(args)
+    async def scan(self, prefix: str, *, count: int = 1000) -> AsyncIterator[list[bytes]]:
+        """The names of all keys that begin with `prefix`, taken literally, some at a time.
 
-    async def _send(self, args: tuple[Any, ...]) -> Any:
-        options = {NEVER_DECODE: True}
-        return await self.client.execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
+        A name may come twice, and keys that are made or removed meanwhile may be missed.
 
-    async def _drain(self) -> None:
-        """Wait for commands in flight, those of cancelled callers too; each has its deadline."""
-        if self._commands:
-            await asyncio.wait(self._commands)
+        Args:
+            prefix: What the names begin with.
+            count: How many keys the server looks at in one step.
 
-    async def _close_client(self) -> None:
-        if self._owns_client and self._client is not None:
-            client = self._client
-            if self._config is not None:
-                self._client = None
-            async with asyncio.timeout(self._timeout):
-                await client.aclose()
+        Raises:
+            Exception: As in `execute`.
+        """
+        pattern = literal(prefix) + "*"
+        for node in await self._door.nodes():
+            cursor: Argument = "0"
+            while True:
+                command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+                cursor, names = await self._door.execute(command, True, node)
+                yield names
+                if int(cursor) == 0:
+                    break
 
+    def together(self, keys: Iterable[str]) -> list[list[str]]:
+        """Keys in groups that one command may name: one group, or one a slot of a cluster."""
+        return by_slot(keys) if self._is_cluster else [list(keys)]
 
-def _pauses(repeatable: bool) -> Iterator[float]:
-    for longest in _RETRIES if repeatable else ():
-        yield random.uniform(longest / 2, longest)  # noqa: S311  # no secret
-
-
-def _make_client(config: RedisConfig) -> Redis:
-    options: dict[str, Any] = {
-        "max_connections": config.max_connections,
-        "timeout": config.timeout,
-        "socket_timeout": config.timeout,
-        "socket_connect_timeout": config.timeout,
-        # With RESP3 redis-py 8 listens for notices of maintenance, and then sends commands on
-        # connections that the server has closed: after a restart, a write would fail on each.
-        "protocol": 2,
-        **parse_url(config.full_url()),
-        # A write whose reply was lost may have been done: repeating is up to `execute`.
-        "retry": Retry(NoBackoff(), 0),
-    }
-    return Redis.from_pool(BlockingConnectionPool(**options))
+    @property
+    def _is_cluster(self) -> bool:
+        if self._config is not None:
+            return self._config.topology.kind == "cluster"
+        return isinstance(self._client, RedisCluster)

@@ -1,0 +1,132 @@
+"""What is to be known of a command before it is sent."""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+import hiredis
+from redis.crc import key_slot
+
+__all__ = ["Args", "Argument", "by_slot", "check_shared", "literal", "packed", "slot_of"]
+
+Argument = str | bytes | float
+Args = tuple[Argument, ...]
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_BLOCKING = _names("BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP BZPOPMIN BZPOPMAX BZMPOP WAIT WAITAOF")
+_STATEFUL = _names(
+    "MULTI EXEC DISCARD WATCH UNWATCH SELECT AUTH HELLO QUIT RESET ASKING READONLY READWRITE"
+    " SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE MONITOR SYNC PSYNC"
+    " REPLCONF SHUTDOWN"
+)
+_STATEFUL_CLIENT = _names("CACHING NO-EVICT NO-TOUCH REPLY SETNAME TRACKING")
+_KEYLESS = _names(
+    "ACL BGREWRITEAOF BGSAVE CLIENT CLUSTER COMMAND CONFIG DBSIZE DEBUG ECHO FLUSHALL FLUSHDB"
+    " FUNCTION INFO KEYS LASTSAVE LATENCY LOLWUT MODULE PING PUBLISH PUBSUB RANDOMKEY ROLE SAVE"
+    " SCAN SCRIPT SLOWLOG TIME"
+)
+_COUNTED = _names("EVAL EVAL_RO EVALSHA EVALSHA_RO FCALL FCALL_RO")
+_SECOND = _names("LMPOP MEMORY OBJECT SINTERCARD XGROUP XINFO ZDIFF ZINTER ZINTERCARD ZMPOP ZUNION")
+
+
+class _Kind(NamedTuple):
+    """A command's name, and the position of its first key; 0 for none."""
+
+    name: str
+    key_at: int
+    needs_look: bool
+
+
+@lru_cache(maxsize=512)
+def _kind_of(name: Argument) -> _Kind:
+    text = (name.decode(errors="replace") if isinstance(name, bytes) else str(name)).upper()
+    key_at = 0 if text in _KEYLESS else 3 if text in _COUNTED else 2 if text in _SECOND else 1
+    odd = text in _BLOCKING | _STATEFUL or text in ("XREAD", "XREADGROUP", "CLIENT")
+    return _Kind(text, key_at, odd)
+
+
+def check_shared(args: Args) -> None:
+    """Refuse what would block or change a connection that others use too.
+
+    Raises:
+        ValueError: It is such a command, or none at all.
+    """
+    if not args:
+        raise ValueError("no command: give its name and its arguments")
+    kind = _kind_of(args[0])
+    if kind.needs_look and (fault := _fault_of(kind.name, args)):
+        raise ValueError(
+            f"{kind.name} {fault} the connection, which others share: "
+            "use the provider's .client, where it gets a connection of its own"
+        )
+
+
+def _fault_of(name: str, args: Args) -> str | None:
+    if name in _BLOCKING or (name.startswith("XREAD") and "BLOCK" in _words(args)):
+        return "blocks"
+    if name in _STATEFUL or (name == "CLIENT" and _STATEFUL_CLIENT & {*_words(args[:2])}):
+        return "changes"
+    return None
+
+
+def _words(args: Args) -> list[str]:
+    """The arguments that may be keywords, before the keys of `STREAMS`."""
+    words: list[str] = []
+    for argument in args[1:]:
+        word = argument.decode(errors="replace") if isinstance(argument, bytes) else str(argument)
+        if word.upper() == "STREAMS":
+            break
+        words.append(word.upper())
+    return words
+
+
+def packed(args: Sequence[Any]) -> bytes:
+    """The bytes of a command.
+
+    Raises:
+        TypeError: An argument is neither text, bytes nor a number; says which.
+    """
+    try:
+        return cast("bytes", hiredis.pack_command(tuple(args)))
+    except TypeError:
+        for position, argument in enumerate(args):
+            if isinstance(argument, bool) or not isinstance(argument, str | bytes | int | float):
+                kind = type(argument).__name__
+                raise TypeError(
+                    f"argument {position} of {args[0]!r} is of type {kind}: "
+                    "give str, bytes, int or float"
+                ) from None
+        raise
+
+
+def slot_of(args: Args) -> int | None:
+    """The slot of a cluster that a command's first key is in; None when it has no key.
+
+    The position is a good guess for rare commands. A cluster that is asked in the wrong place says
+    where the right one is.
+    """
+    position = _kind_of(args[0]).key_at
+    if not position or len(args) <= position:
+        return None
+    if position == 3 and str(args[2]) == "0":
+        return None
+    key = args[position]
+    return key_slot(key if isinstance(key, bytes) else str(key).encode())
+
+
+def by_slot(keys: Iterable[str]) -> list[list[str]]:
+    """Keys in groups that one command of a cluster may name, in the order they came."""
+    groups: dict[int, list[str]] = {}
+    for key in keys:
+        groups.setdefault(key_slot(key.encode()), []).append(key)
+    return list(groups.values())
+
+
+def literal(text: str) -> str:
+    """Take from a text the meaning that a glob pattern would give it."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
