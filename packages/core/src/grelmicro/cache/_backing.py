@@ -45,6 +45,11 @@ def backend_source(backend: Any) -> Callable[[], Any]:
     return lambda: backend
 
 
+def _failure(error: Exception) -> CacheError:
+    """What a backend's failure is to a user of the cache."""
+    return CacheError(f"the cache backend failed: {type(error).__name__}: {error}")
+
+
 class _CacheErrors:
     """Turns whatever a backend raises into a CacheError that it causes."""
 
@@ -58,7 +63,7 @@ class _CacheErrors:
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(exc, Exception) and not isinstance(exc, GrelmicroError):
-            raise CacheError(f"the cache backend failed: {type(exc).__name__}: {exc}") from exc
+            raise _failure(exc) from exc
 
 
 _errors = _CacheErrors()
@@ -72,9 +77,13 @@ class Backing:
 
     async def get(self, key: str) -> bytes | None:
         """Get the bytes under a key."""
-        with _errors:
+        try:  # nothing is cheaper, as long as nothing fails
             data: bytes | None = await self.find().get(key=key)
-            return data
+        except GrelmicroError:
+            raise
+        except Exception as error:
+            raise _failure(error) from error
+        return data
 
     async def get_with_ttl(self, key: str) -> tuple[bytes, float] | None:
         """Get the bytes under a key, and the seconds they will live.
@@ -103,8 +112,12 @@ class Backing:
 
     async def set(self, key: str, data: bytes, ttl: float) -> None:
         """Store bytes."""
-        with _errors:
+        try:
             await self.find().set(key=key, value=data, ttl=ttl)
+        except GrelmicroError:
+            raise
+        except Exception as error:
+            raise _failure(error) from error
 
     async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
         """Store several entries."""

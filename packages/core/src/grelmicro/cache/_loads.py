@@ -35,6 +35,9 @@ class Loads:
     def __len__(self) -> int:
         return len(self._loads)
 
+    def __bool__(self) -> bool:
+        return bool(self._loads)
+
     def begin(self, key: str) -> Load:
         """Note that a load of `key` begins; `end` has to follow."""
         load = Load(key)

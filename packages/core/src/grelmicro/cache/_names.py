@@ -41,6 +41,8 @@ def check_key(key: object, what: str = "key") -> str:
     """
     if not isinstance(key, str):
         raise TypeError(f"{what}: expected a string, not {type(key).__name__}")
+    if len(key) <= MAX_KEY and key.isascii() and key.isprintable():
+        return key
     if len(key) > MAX_KEY:
         raise ValueError(
             f"{what}: {len(key)} characters are too many, {MAX_KEY} is the most: hash long parts"

@@ -99,7 +99,8 @@ class TTLCache(Generic[T]):
         """
         value = self._read(key)
         if value is ASK:
-            value = await self._fetch(key)
+            full = self._full(key)
+            value = self._counted(full, await self._backing.get(full))
         return default if value is MISS else value
 
     async def set(self, key: str, value: T, ttl: float | None = None) -> None:
@@ -114,9 +115,13 @@ class TTLCache(Generic[T]):
         """
         full, data = self._full(key), self._codec.encode(value)
         seconds = self._seconds(ttl)
-        await self._loads.supersede([full])
-        await self._put(full, data, seconds)
-        self._loads.outdate([full])
+        if self._loads:
+            await self._loads.supersede([full])
+        if self._recency is not None:
+            await self._make_room(full, seconds)
+        await self._backing.set(full, data, seconds)
+        if self._loads:
+            self._loads.outdate([full])
 
     async def delete(self, key: str) -> None:
         """Delete a key; nothing happens when it is absent.
@@ -314,8 +319,15 @@ class TTLCache(Generic[T]):
         return self._ttl if ttl is None else check_ttl(ttl)
 
     def _counted(self, full: str, data: bytes | None) -> Any:
-        value = MISS if data is None else self._codec.decode(data)
-        self._count(full, hit=value is not MISS)
+        counters = self._counters
+        decode = counters.decode
+        value: Any = MISS if data is None else data if decode is None else decode(data)
+        if value is MISS:
+            counters.misses += 1
+        else:
+            counters.hits += 1
+        if self._recency is not None:
+            self._note(full, hit=value is not MISS)
         return value
 
     def _count(self, full: str, *, hit: bool) -> None:
@@ -323,6 +335,9 @@ class TTLCache(Generic[T]):
             self._counters.hits += 1
         else:
             self._counters.misses += 1
+        self._note(full, hit=hit)
+
+    def _note(self, full: str, *, hit: bool) -> None:
         if self._recency is not None:
             (self._recency.used if hit else self._recency.missed)(full)
 

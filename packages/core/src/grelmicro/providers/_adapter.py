@@ -31,22 +31,16 @@ class ProviderAdapter(Generic[P]):
     def __init__(
         self, *, provider: P | None, make: Callable[[], P], url: object | None = None
     ) -> None:
-        self._borrowed = provider
-        self._own = make() if provider is None else None
+        self.provider: P = make() if provider is None else provider
+        """The provider that carries this adapter's commands."""
+        self._borrows = provider is not None
         self._url = url
         self._entered = 0
 
     @property
-    def provider(self) -> P:
-        """The provider that carries this adapter's commands."""
-        provider = self._borrowed if self._borrowed is not None else self._own
-        assert provider is not None
-        return provider
-
-    @property
     def borrows(self) -> bool:
         """Whether the provider belongs to somebody else."""
-        return self._borrowed is not None
+        return self._borrows
 
     @property
     def makes_its_own(self) -> bool:
@@ -61,11 +55,11 @@ class ProviderAdapter(Generic[P]):
     @contextmanager
     def sharing(self, provider: P) -> Generator[None, None, None]:
         """Borrow `provider` for the block instead of opening one of its own."""
-        self._borrowed = provider
+        own, self.provider, self._borrows = self.provider, provider, True
         try:
             yield
         finally:
-            self._borrowed = None
+            self.provider, self._borrows = own, False
 
     async def __aenter__(self) -> Self:
         """Open a provider of its own, and note the loop for callers in threads."""

@@ -1,7 +1,7 @@
 """The cache backend that keeps its entries in Redis."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import SecretStr
@@ -48,10 +48,11 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
         super().__init__(provider=provider, make=lambda: RedisProvider(env_prefix=env_prefix))
         self._prefix = f"{prefix}cache:"
 
-    async def get(self, *, key: str) -> bytes | None:
+    # What is asked most hands on the provider's coroutine: a frame less on each way.
+
+    def get(self, *, key: str) -> Coroutine[Any, Any, bytes | None]:
         """Get the bytes under `key`; None when there are none, or they have expired."""
-        value: bytes | None = await self._execute("GET", self._prefix + key, repeatable=True)
-        return value
+        return self.provider.execute("GET", self._prefix + key, repeatable=True)
 
     async def get_with_ttl(self, *, key: str) -> tuple[bytes, float] | None:
         """Get the bytes and the seconds they will live; None when there are none."""
@@ -72,9 +73,9 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
         pairs = zip(names, values, strict=True)
         return {name[start:]: value for name, value in pairs if value is not None}
 
-    async def set(self, *, key: str, value: bytes, ttl: float) -> None:
+    def set(self, *, key: str, value: bytes, ttl: float) -> Coroutine[Any, Any, None]:
         """Store bytes for `ttl` seconds, in whole milliseconds, rounded up."""
-        await self._execute("SET", self._prefix + key, value, "PX", _milliseconds(ttl))
+        return self.provider.execute("SET", self._prefix + key, value, "PX", _milliseconds(ttl))
 
     async def set_many(self, *, entries: Mapping[str, bytes], ttl: float) -> None:
         """Store every entry for `ttl` seconds, in one round trip."""
@@ -85,11 +86,11 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
 
     async def touch(self, *, key: str, ttl: float) -> bool:
         """Let an entry live `ttl` seconds from now; False when there is none."""
-        return bool(await self._execute("PEXPIRE", self._prefix + key, _milliseconds(ttl)))
+        return bool(await self.provider.execute("PEXPIRE", self._prefix + key, _milliseconds(ttl)))
 
     async def delete(self, *, key: str) -> None:
         """Delete a key; nothing happens when it is absent."""
-        await self._execute("UNLINK", self._prefix + key)
+        await self.provider.execute("UNLINK", self._prefix + key)
 
     async def delete_many(self, *, keys: Sequence[str]) -> None:
         """Delete every key that is there, in one round trip."""
@@ -115,9 +116,6 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
             batch = commands[start : start + _TOGETHER]
             replies += await self.provider.execute_many(batch, repeatable=repeatable)
         return replies
-
-    async def _execute(self, *args: str | bytes | float, repeatable: bool = False) -> Any:
-        return await self.provider.execute(*args, repeatable=repeatable)
 
 
 class RedisCacheBackend(RedisCacheAdapter):

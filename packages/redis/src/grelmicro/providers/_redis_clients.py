@@ -1,7 +1,7 @@
 """What redis-py is asked to make and to find: its clients, the primary of the day, slot maps."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
 from redis.asyncio.cluster import ClusterNode
@@ -38,7 +38,8 @@ def make_client(
     if topology.kind == "cluster":
         return RedisCluster(startup_nodes=_nodes(topology.places), **_cluster_options(options))
     if topology.kind == "sentinel":
-        return _sentinel(topology, timeout).master_for(topology.service, **_flat(options))
+        sentinel = _sentinel(topology, timeout)
+        return cast("Redis", sentinel.master_for(topology.service, **_flat(options)))
     return Redis.from_pool(BlockingConnectionPool(**{"timeout": timeout, **options}))
 
 

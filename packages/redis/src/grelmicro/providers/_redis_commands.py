@@ -8,9 +8,19 @@ from typing import Any, NamedTuple, cast
 import hiredis
 from redis.crc import key_slot
 
-__all__ = ["Args", "Argument", "by_slot", "check_shared", "literal", "packed", "slot_of"]
+__all__ = [
+    "Args",
+    "Argument",
+    "by_slot",
+    "check_shared",
+    "is_odd",
+    "literal",
+    "misfit",
+    "packed",
+    "slot_of",
+]
 
-Argument = str | bytes | float
+Argument = str | bytes | int | float
 Args = tuple[Argument, ...]
 
 
@@ -25,6 +35,7 @@ _STATEFUL = _names(
     " REPLCONF SHUTDOWN"
 )
 _STATEFUL_CLIENT = _names("CACHING NO-EVICT NO-TOUCH REPLY SETNAME TRACKING")
+_ODD = _BLOCKING | _STATEFUL | {"XREAD", "XREADGROUP", "CLIENT"}
 _KEYLESS = _names(
     "ACL BGREWRITEAOF BGSAVE CLIENT CLUSTER COMMAND CONFIG DBSIZE DEBUG ECHO FLUSHALL FLUSHDB"
     " FUNCTION INFO KEYS LASTSAVE LATENCY LOLWUT MODULE PING PUBLISH PUBSUB RANDOMKEY ROLE SAVE"
@@ -39,15 +50,19 @@ class _Kind(NamedTuple):
 
     name: str
     key_at: int
-    needs_look: bool
 
 
 @lru_cache(maxsize=512)
 def _kind_of(name: Argument) -> _Kind:
     text = (name.decode(errors="replace") if isinstance(name, bytes) else str(name)).upper()
     key_at = 0 if text in _KEYLESS else 3 if text in _COUNTED else 2 if text in _SECOND else 1
-    odd = text in _BLOCKING | _STATEFUL or text in ("XREAD", "XREADGROUP", "CLIENT")
-    return _Kind(text, key_at, odd)
+    return _Kind(text, key_at)
+
+
+@lru_cache(maxsize=512)
+def is_odd(name: Argument) -> bool:
+    """Whether a command of that name is to be looked at by `check_shared`."""
+    return _kind_of(name).name in _ODD
 
 
 def check_shared(args: Args) -> None:
@@ -58,10 +73,10 @@ def check_shared(args: Args) -> None:
     """
     if not args:
         raise ValueError("no command: give its name and its arguments")
-    kind = _kind_of(args[0])
-    if kind.needs_look and (fault := _fault_of(kind.name, args)):
+    name = _kind_of(args[0]).name
+    if fault := _fault_of(name, args):
         raise ValueError(
-            f"{kind.name} {fault} the connection, which others share: "
+            f"{name} {fault} the connection, which others share: "
             "use the provider's .client, where it gets a connection of its own"
         )
 
@@ -94,14 +109,19 @@ def packed(args: Sequence[Any]) -> bytes:
     try:
         return cast("bytes", hiredis.pack_command(tuple(args)))
     except TypeError:
-        for position, argument in enumerate(args):
-            if isinstance(argument, bool) or not isinstance(argument, str | bytes | int | float):
-                kind = type(argument).__name__
-                raise TypeError(
-                    f"argument {position} of {args[0]!r} is of type {kind}: "
-                    "give str, bytes, int or float"
-                ) from None
-        raise
+        raise misfit(args) from None
+
+
+def misfit(args: Sequence[Any]) -> TypeError:
+    """The error of a command that cannot be packed: names the argument."""
+    for position, argument in enumerate(args):
+        if isinstance(argument, bool) or not isinstance(argument, str | bytes | int | float):
+            kind = type(argument).__name__
+            return TypeError(
+                f"argument {position} of {args[0]!r} is of type {kind}: "
+                "give str, bytes, int or float"
+            )
+    return TypeError(f"the arguments of {args[0]!r} cannot be sent")
 
 
 def slot_of(args: Args) -> int | None:

@@ -13,6 +13,11 @@ __all__ = ["Connection", "NotSentError", "OutcomeUnknownError"]
 
 _NOTHING: Final = object()
 
+_PUSH: Final = hiredis.PushNotification
+
+_PLAIN: Final = frozenset({bytes, int, type(None)})
+"""Most replies are one of these, and a look at their type is the cheapest one."""
+
 _IN_FLIGHT = 16_384
 """Commands that wait for replies on one connection at most; more wait for a place."""
 
@@ -39,7 +44,7 @@ class Connection(asyncio.Protocol):
 
     Args:
         timeout: Seconds of silence after which, if a reply is due, nothing new is sent here.
-        changed: Called when the connection becomes ready, is retired, or is lost.
+        changed: Called when `ready` or `usable` has changed.
 
     Attributes:
         ready: Whether a command may be sent now. False also while the transport's buffer is full,
@@ -74,22 +79,28 @@ class Connection(asyncio.Protocol):
         The future fails with the server's error, TimeoutError at the `deadline` of the loop's
         clock, NotSentError or OutcomeUnknownError. Cancelling it drops the reply when it comes.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
         if self._lost:
             future.set_exception(NotSentError("the connection is closed"))
             return future
-        self._waiting.append((future, deadline))
-        if not self._unwritten:
+        waiting, unwritten = self._waiting, self._unwritten
+        waiting.append((future, deadline))
+        if not unwritten:
             self._loop.call_soon(self._flush)
-        self._unwritten.append(command)
+        unwritten.append(command)
         self._unwritten_size += len(command)
         if self._unwritten_size > _BIG:
             self._flush()
-        if len(self._waiting) >= _IN_FLIGHT:
-            self.ready = False
+        if len(waiting) >= _IN_FLIGHT:
+            self._set_ready(False)
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._expire)
         return future
+
+    def _set_ready(self, ready: bool) -> None:
+        if self.ready is not ready:
+            self.ready = ready
+            self._changed(self)
 
     def _flush(self) -> None:
         # On a closing transport a write would vanish; kept here, it is known to be unsent.
@@ -169,8 +180,7 @@ class Connection(asyncio.Protocol):
             and self._incoming < _BIG
             and len(self._waiting) <= _IN_FLIGHT // 2
         ):
-            self.ready = True
-            self._changed(self)
+            self._set_ready(True)
 
     # What the transport calls.
 
@@ -193,7 +203,7 @@ class Connection(asyncio.Protocol):
             return
         self._incoming = 0 if delivered else self._incoming + len(data)
         if self._incoming >= _BIG:
-            self.ready = False
+            self._set_ready(False)
         elif not self.ready:
             self._refresh()
             if not (self.usable or self._waiting):
@@ -204,19 +214,20 @@ class Connection(asyncio.Protocol):
         gets, waiting = self._reader.gets, self._waiting
         reply = first = gets()
         while reply is not _NOTHING:
-            if type(reply) is not hiredis.PushNotification:
+            if type(reply) is not _PUSH:
                 future, _ = waiting.popleft()
                 if not future.done():
-                    if isinstance(reply, Exception):
-                        future.set_exception(reply)
-                    else:
+                    if type(reply) in _PLAIN or not isinstance(reply, Exception):
                         future.set_result(reply)
+                    else:
+                        future.set_exception(reply)
             reply = gets()
         return first is not _NOTHING
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""
-        self._full, self.ready = True, False
+        self._full = True
+        self._set_ready(False)
 
     def resume_writing(self) -> None:
         """There is room in the transport's buffer."""

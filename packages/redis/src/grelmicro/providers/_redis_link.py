@@ -38,11 +38,15 @@ class Link:
     Args:
         dial: Makes a connection.
         most: How many there are at most.
+
+    Attributes:
+        ready: The connection to use now; None when there is none, or when others wait already.
     """
 
     def __init__(self, dial: Dial, *, most: int) -> None:
         self._dial = dial
         self._most = most
+        self.ready: Connection | None = None
         self._loop = asyncio.get_running_loop()
         self._connections: list[Connection] = []
         self._leaving: set[Connection] = set()
@@ -52,11 +56,10 @@ class Link:
         self._failures = 0
         self._tried_at = 0.0
 
-    def pick(self) -> Connection | None:
-        """A connection that is ready; None when there is none, or when others wait already."""
-        return None if self._waiters else self._ready()
+    def _refresh(self) -> None:
+        self.ready = None if self._waiters else self._first()
 
-    def _ready(self) -> Connection | None:
+    def _first(self) -> Connection | None:
         for connection in self._connections:
             if connection.ready:
                 return connection
@@ -69,12 +72,12 @@ class Link:
             redis.exceptions.ConnectionError: None can be made, after a few tries.
             TimeoutError: The server did not answer.
         """
-        found = self.pick()
+        found = self.ready
         turn = self._waiters.append
         while found is None:
             await self._wait(turn)
             turn = self._waiters.appendleft  # it was there before the others
-            found = self._ready()
+            found = self._first()
         if self._waiters:
             self._wake(1)
         return found
@@ -82,12 +85,14 @@ class Link:
     async def _wait(self, queue: Callable[[asyncio.Future[None]], None]) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
         queue(waiter)
+        self._refresh()
         self._dial_if_useful()
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
                 self._waiters.remove(waiter)
+                self._refresh()
             else:
                 self._wake(1)  # it was this one's turn
             raise
@@ -98,6 +103,7 @@ class Link:
             if not waiter.done():
                 waiter.set_result(None)
                 most -= 1
+        self._refresh()
 
     def _dial_if_useful(self) -> None:
         if self._dialling is None and len(self._connections) < self._most and not self._closed:
@@ -144,16 +150,20 @@ class Link:
             if not waiter.done():
                 waiter.set_exception(_again(error))
         self._waiters.clear()
+        self._refresh()
 
     def _on_change(self, connection: Connection) -> None:
-        if connection.usable:
+        if connection.ready:
             self._wake(_WAKES)
+        self._refresh()
+        if connection.usable:
             return
         if connection not in self._leaving:
             self._leaving.add(connection)
             connection.ended.add_done_callback(lambda _: self._leaving.discard(connection))
         if connection in self._connections:
             self._connections.remove(connection)
+            self._refresh()
             lasted = self._loop.time() - self._tried_at
             self._failures = self._failures + 1 if lasted < _SHORT_LIFE else 0
             if self._waiters:

@@ -1,15 +1,17 @@
 """Sending commands over our own connections, which all callers share."""
 
 import asyncio
+from asyncio import get_running_loop
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from hiredis import pack_command
 from redis.exceptions import AskError, AuthenticationError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from grelmicro.providers._redis_commands import Args, packed
+from grelmicro.providers._redis_commands import Args, is_odd, misfit, packed
 from grelmicro.providers._redis_connection import NotSentError, OutcomeUnknownError
 from grelmicro.providers._redis_door import OpenDoor
 from grelmicro.providers._redis_link import PAUSES, Link, jittered
@@ -62,12 +64,16 @@ class MultiplexedDoor(OpenDoor):
 
     async def execute(self, args: Args, repeatable: bool, node: Link | None = None) -> Any:
         """Send a command; the way is short when a connection is ready and nothing fails."""
-        self.check(args)
+        if not args or is_odd(args[0]) or get_running_loop() is not self.loop:
+            self.check(args)
+        try:
+            command: bytes = pack_command(args)  # type: ignore[arg-type]  # its stub knows one argument
+        except TypeError:
+            raise misfit(args) from None
         deadline = self.loop.time() + self._timeout
-        command = packed(args)
         link = node or self._route.link(args)
         failure: Exception | None = None
-        if link is not None and (connection := link.pick()) is not None:
+        if link is not None and (connection := link.ready) is not None:
             try:
                 return await connection.send(command, deadline)
             except (RedisError, TimeoutError) as error:
@@ -88,7 +94,7 @@ class MultiplexedDoor(OpenDoor):
         return [await self._settle(*each) for each in zip(attempts, outcomes, strict=True)]
 
     def _begin(self, attempt: _Attempt) -> asyncio.Future[Any]:
-        if attempt.link is not None and (connection := attempt.link.pick()) is not None:
+        if attempt.link is not None and (connection := attempt.link.ready) is not None:
             return connection.send(attempt.command, attempt.deadline)
         unsent: asyncio.Future[Any] = self.loop.create_future()
         unsent.set_exception(NotSentError("no connection was ready"))
