@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from redis.asyncio import Redis
 
 from grelmicro.providers.memory import MemoryProvider
 from grelmicro.providers.redis import RedisProvider
@@ -13,20 +14,38 @@ from grelmicro.testing.conformance import Clause, Subject, clauses
 MEMORY = Subject("memory", MemoryProvider, options=lambda kind, space: {})
 
 
-def redis(url: str, prefix: str) -> Subject:
+def redis(url: str, prefix: str, multiplex: bool = True) -> Subject:
     return Subject(
-        "redis",
-        lambda: RedisProvider(url),
+        "redis" if multiplex else "redis-client",
+        lambda: RedisProvider(url, multiplex=multiplex),
         options=lambda kind, space: {"prefix": f"{prefix}{space}:"},
         guarded=lambda secret: RedisProvider(f"redis://user:{secret}@localhost"),
     )
 
 
+def redis_client(url: str, prefix: str) -> Subject:
+    return redis(url, prefix, multiplex=False)
+
+
+def borrowed(url: str, prefix: str) -> Subject:
+    return Subject(
+        "redis-borrowed",
+        lambda: RedisProvider.from_client(Redis.from_url(url), own=True),
+        options=lambda kind, space: {"prefix": f"{prefix}{space}:"},
+    )
+
+
+NOWHERE_ELSE = {"cache.get_nowait.agrees", "cache.get_nowait.never_suspends"}
 NOT_OFFERED = {
     "memory": {"provider.url.masked"},
-    "redis": {"cache.get_nowait.agrees", "cache.get_nowait.never_suspends"},
+    "redis": NOWHERE_ELSE,
+    "redis-client": NOWHERE_ELSE,
+    "redis-borrowed": NOWHERE_ELSE | {"provider.url.masked"},
 }
-SUBJECTS = {"memory": MEMORY, "redis": redis("redis://localhost", "")}
+REDIS = {"redis": redis, "redis-client": redis_client, "redis-borrowed": borrowed}
+SUBJECTS = {"memory": MEMORY} | {
+    name: make("redis://localhost", "") for name, make in REDIS.items()
+}
 OFFERED = [
     pytest.param(name, clause, id=f"{name}-{clause.id}")
     for name in SUBJECTS
@@ -38,9 +57,9 @@ OFFERED = [
 @pytest.mark.parametrize(("name", "clause"), OFFERED)
 def test_kept(name: str, clause: Clause, request: pytest.FixtureRequest) -> None:
     subject = SUBJECTS[name]
-    if name == "redis":
+    if name in REDIS:
         url, prefix = map(request.getfixturevalue, ("redis_url", "redis_prefix"))
-        subject = redis(url, prefix)
+        subject = REDIS[name](url, prefix)
     clause.check(subject)
 
 

@@ -1,6 +1,7 @@
 """What the tests of the Redis backend share."""
 
 import asyncio
+import functools
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis.asyncio import Redis
 
 from grelmicro.cache.redis import RedisCacheAdapter
 from grelmicro.providers.redis import RedisProvider
@@ -36,9 +38,21 @@ def own_other(own_redis: RedisServer) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture
-async def provider(redis_url: str) -> AsyncGenerator[RedisProvider]:
-    async with RedisProvider(redis_url) as provider:
+@pytest.fixture(params=["multiplexed", "client"])
+def connect(request: pytest.FixtureRequest) -> Callable[..., RedisProvider]:
+    """Make a provider of one or the other way to send commands."""
+    return functools.partial(RedisProvider, multiplex=request.param == "multiplexed")
+
+
+@pytest.fixture(params=["multiplexed", "client", "borrowed"])
+async def provider(redis_url: str, request: pytest.FixtureRequest) -> AsyncGenerator[RedisProvider]:
+    """An open provider, of each of the three ways to send commands."""
+    made = (
+        RedisProvider.from_client(Redis.from_url(redis_url), own=True)
+        if request.param == "borrowed"
+        else RedisProvider(redis_url, multiplex=request.param == "multiplexed")
+    )
+    async with made as provider:
         yield provider
 
 

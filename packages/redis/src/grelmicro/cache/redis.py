@@ -1,8 +1,8 @@
 """The cache backend that keeps its entries in Redis."""
 
 import math
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
@@ -10,6 +10,8 @@ from grelmicro.providers._adapter import ProviderAdapter
 from grelmicro.providers.redis import RedisProvider, RedisScript
 
 __all__ = ["RedisCacheAdapter", "RedisCacheBackend"]
+
+K = TypeVar("K", str, bytes)
 
 _BATCH = 500
 """Keys that one command names at most."""
@@ -65,7 +67,7 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
 
     async def get_many(self, *, keys: Sequence[str]) -> Mapping[str, bytes]:
         """Get what there is under `keys`, in one round trip."""
-        groups = self._groups(keys)
+        groups = self._groups([self._prefix + key for key in keys])
         replies = await self._all([("MGET", *names) for names in groups], repeatable=True)
         values = (value for reply in replies for value in reply)
         names = (name for group in groups for name in group)
@@ -94,7 +96,7 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
 
     async def delete_many(self, *, keys: Sequence[str]) -> None:
         """Delete every key that is there, in one round trip."""
-        await self._all([("UNLINK", *names) for names in self._groups(keys)])
+        await self._unlink([self._prefix + key for key in keys])
 
     async def clear(self, *, prefix: str = "") -> None:
         """Remove the entries whose key begins with `prefix`; all of the adapter's by default.
@@ -103,12 +105,19 @@ class RedisCacheAdapter(ProviderAdapter[RedisProvider]):
         stored meanwhile may stay.
         """
         async for names in self.provider.scan(self._prefix + prefix):
-            await self._all([("UNLINK", name) for name in names])
+            await self._unlink(names)
 
-    def _groups(self, keys: Sequence[str]) -> list[list[str]]:
+    async def _unlink(self, names: Sequence[K]) -> None:
+        commands: list[tuple[Any, ...]] = [("UNLINK", *group) for group in self._groups(names)]
+        await self._all(commands)
+
+    def _groups(self, names: Sequence[K]) -> list[Sequence[K]]:
         """Full names of keys, as many together as one command may name."""
-        groups = self.provider.together(self._prefix + key for key in keys)
-        return [group for groups_ in map(_batches, groups) for group in groups_]
+        return [
+            group[start : start + _BATCH]
+            for group in self.provider.together(names)
+            for start in range(0, len(group), _BATCH)
+        ]
 
     async def _all(self, commands: list[tuple[Any, ...]], *, repeatable: bool = False) -> list[Any]:
         replies: list[Any] = []
@@ -137,10 +146,6 @@ class RedisCacheBackend(RedisCacheAdapter):
             provider=None, make=lambda: RedisProvider(url), url=revealed
         )
         self._prefix = f"{prefix}cache:"
-
-
-def _batches(names: list[str]) -> Iterator[list[str]]:
-    return (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))
 
 
 def _milliseconds(ttl: float) -> int:

@@ -16,9 +16,14 @@ from grelmicro.providers._redis_link import PAUSES, jittered
 
 __all__ = ["ClientDoor"]
 
+_USUAL_SIZE = 100
+
 
 class ClientDoor(OpenDoor):
     """A client of redis-py.
+
+    As many commands are under way as the client has connections; more wait for their turn, since
+    most pools would refuse them.
 
     A caller that is cancelled leaves at once; its command is seen to its end all the same, so that
     no connection is left out of step.
@@ -27,6 +32,7 @@ class ClientDoor(OpenDoor):
     def __init__(self, provider: object, timeout: float, client: Redis | RedisCluster) -> None:
         super().__init__(provider, timeout)
         self._client = client
+        self._turns = asyncio.Semaphore(_size(client))
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def execute(self, args: Args, repeatable: bool, node: Any = None) -> Any:
@@ -65,7 +71,7 @@ class ClientDoor(OpenDoor):
 
     async def _bounded(self, send: Callable[[], Awaitable[Any]], repeatable: bool) -> Any:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout), self._turns:
                 return await _repeated(send) if repeatable else await send()
         except (TimeoutError, RedisTimeoutError) as error:
             raise self.late() from error
@@ -81,6 +87,13 @@ class ClientDoor(OpenDoor):
         """Wait for commands in flight, those of cancelled callers too; each has its deadline."""
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def _size(client: Redis | RedisCluster) -> int:
+    """How many connections a client may have, to each node of a cluster."""
+    if isinstance(client, RedisCluster):
+        return int(client.connection_kwargs.get("max_connections", _USUAL_SIZE))
+    return int(client.connection_pool.max_connections)
 
 
 async def _repeated(send: Callable[[], Awaitable[Any]]) -> Any:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import hiredis
 from redis.crc import key_slot
@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 Argument = str | bytes | int | float
+K = TypeVar("K", str, bytes)
 Args = tuple[Argument, ...]
 
 
@@ -135,16 +136,19 @@ def slot_of(args: Args) -> int | None:
         return None
     if position == 3 and str(args[2]) == "0":
         return None
-    key = args[position]
-    return key_slot(key if isinstance(key, bytes) else str(key).encode())
+    return _slot(args[position])
 
 
-def by_slot(keys: Iterable[str]) -> list[list[str]]:
+def by_slot(keys: Iterable[K]) -> list[Sequence[K]]:
     """Keys in groups that one command of a cluster may name, in the order they came."""
-    groups: dict[int, list[str]] = {}
+    groups: dict[int, list[K]] = {}
     for key in keys:
-        groups.setdefault(key_slot(key.encode()), []).append(key)
+        groups.setdefault(_slot(key), []).append(key)
     return list(groups.values())
+
+
+def _slot(key: Argument) -> int:
+    return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
 
 def literal(text: str) -> str:

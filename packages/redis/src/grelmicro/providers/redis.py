@@ -14,7 +14,7 @@ from grelmicro.errors import OutOfContextError
 from grelmicro.providers._provider import Provider
 from grelmicro.providers._redis_client_door import ClientDoor
 from grelmicro.providers._redis_clients import close_client, make_client
-from grelmicro.providers._redis_commands import Argument, by_slot, literal
+from grelmicro.providers._redis_commands import Argument, K, by_slot, literal
 from grelmicro.providers._redis_config import RedisConfig, RedisProviderConfigError, resolve
 from grelmicro.providers._redis_connection import OutcomeUnknownError
 from grelmicro.providers._redis_door import ClosedDoor, Door, OpenDoor
@@ -311,9 +311,9 @@ class RedisProvider(Provider):
                 if int(cursor) == 0:
                     break
 
-    def together(self, keys: Iterable[str]) -> list[list[str]]:
+    def together(self, keys: Sequence[K]) -> list[Sequence[K]]:
         """Keys in groups that one command may name: one group, or one a slot of a cluster."""
-        return by_slot(keys) if self._is_cluster else [list(keys)]
+        return by_slot(keys) if self._is_cluster else [keys]
 
     @property
     def _is_cluster(self) -> bool:
