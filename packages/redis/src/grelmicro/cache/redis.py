@@ -11,7 +11,7 @@ from grelmicro.providers.redis import RedisProvider, RedisScript
 
 __all__ = ["RedisCacheAdapter", "RedisCacheBackend"]
 
-K = TypeVar("K", str, bytes)
+K = TypeVar("K", bound=str | bytes)
 
 _BATCH = 500
 """Keys that one command names at most."""

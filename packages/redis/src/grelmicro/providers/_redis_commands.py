@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 Argument = str | bytes | int | float
-K = TypeVar("K", str, bytes)
+K = TypeVar("K", bound=str | bytes)
 Args = tuple[Argument, ...]
 
 
