@@ -18,7 +18,7 @@ from grelmicro.cache._loads import Loads
 from grelmicro.cache._reader import in_process
 from grelmicro.errors import BackendNotOpenError, CacheError, GrelmicroError
 
-__all__ = ["Backing", "backend_source"]
+__all__ = ["Backing", "backend_source", "failure_of"]
 
 R = TypeVar("R")
 
@@ -45,7 +45,7 @@ def backend_source(backend: Any) -> Callable[[], Any]:
     return lambda: backend
 
 
-def _failure(error: Exception) -> CacheError:
+def failure_of(error: Exception) -> CacheError:
     """What a backend's failure is to a user of the cache."""
     return CacheError(f"the cache backend failed: {type(error).__name__}: {error}")
 
@@ -63,7 +63,7 @@ class _CacheErrors:
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(exc, Exception) and not isinstance(exc, GrelmicroError):
-            raise _failure(exc) from exc
+            raise failure_of(exc) from exc
 
 
 _errors = _CacheErrors()
@@ -82,7 +82,7 @@ class Backing:
         except GrelmicroError:
             raise
         except Exception as error:
-            raise _failure(error) from error
+            raise failure_of(error) from error
         return data
 
     async def get_with_ttl(self, key: str) -> tuple[bytes, float] | None:
@@ -117,7 +117,7 @@ class Backing:
         except GrelmicroError:
             raise
         except Exception as error:
-            raise _failure(error) from error
+            raise failure_of(error) from error
 
     async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
         """Store several entries."""

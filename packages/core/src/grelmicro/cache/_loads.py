@@ -29,30 +29,28 @@ class Loads:
     """The loads of one cache, of all loops and threads."""
 
     def __init__(self) -> None:
-        self._loads: dict[str, list[Load]] = {}
+        self.in_flight: dict[str, list[Load]] = {}
+        """The loads of each key that has any."""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._loads)
-
-    def __bool__(self) -> bool:
-        return bool(self._loads)
+        return len(self.in_flight)
 
     def begin(self, key: str) -> Load:
         """Note that a load of `key` begins; `end` has to follow."""
         load = Load(key)
         with self._lock:
-            self._loads.setdefault(key, []).append(load)
+            self.in_flight.setdefault(key, []).append(load)
         return load
 
     def end(self, load: Load) -> None:
         """Forget a load."""
         with self._lock:
-            loads = self._loads.get(load.key, [])
+            loads = self.in_flight.get(load.key, [])
             if load in loads:
                 loads.remove(load)
             if not loads:
-                self._loads.pop(load.key, None)
+                self.in_flight.pop(load.key, None)
 
     @contextmanager
     def storing(self, load: Load) -> Generator[bool, None, None]:
@@ -73,7 +71,7 @@ class Loads:
 
         Returns when those that are storing at this moment have done so.
         """
-        if self._loads:
+        if self.in_flight:
             for watcher in self._supersede(keys):
                 await asyncio.shield(asyncio.wrap_future(watcher))
 
@@ -82,14 +80,14 @@ class Loads:
 
         What one of them has found in the cache may be what is gone now.
         """
-        if self._loads:
+        if self.in_flight:
             self._supersede(keys)
 
     def _supersede(self, keys: Iterable[str] | None) -> list["concurrent.futures.Future[None]"]:
         watchers = []
         with self._lock:
-            for key in list(self._loads) if keys is None else keys:
-                for load in self._loads.get(key, ()):
+            for key in list(self.in_flight) if keys is None else keys:
+                for load in self.in_flight.get(key, ()):
                     load.superseded = True
                     if load.storing:
                         watchers.append(concurrent.futures.Future[None]())

@@ -6,8 +6,9 @@ name written `~0` and `~1`. An unnamed key that begins with `~` gets the mark of
 """
 
 import re
+from collections.abc import Callable
 
-__all__ = ["MARK", "MAX_KEY", "check_key", "key_prefix", "tag_prefix", "unnamed"]
+__all__ = ["MARK", "MAX_KEY", "check_key", "key_prefix", "namer", "tag_prefix", "unnamed"]
 
 MARK = "~"
 
@@ -32,6 +33,21 @@ def unnamed(key: str) -> str:
     return f"{MARK}:{key}" if key.startswith(MARK) else key
 
 
+def namer(prefix: str) -> Callable[[str], str]:
+    """Make the function from keys to what a cache with that prefix calls them on its backend.
+
+    It raises what `check_key` does.
+    """
+
+    def full(key: str) -> str:
+        plain = isinstance(key, str) and key.isascii() and key.isprintable()
+        if not plain or len(key) > MAX_KEY:
+            check_key(key)
+        return prefix + key if prefix else unnamed(key) if key >= MARK else key
+
+    return full
+
+
 def check_key(key: object, what: str = "key") -> str:
     """Return `key` if it can be one, or a part of one; messages call it `what`.
 
@@ -41,8 +57,6 @@ def check_key(key: object, what: str = "key") -> str:
     """
     if not isinstance(key, str):
         raise TypeError(f"{what}: expected a string, not {type(key).__name__}")
-    if len(key) <= MAX_KEY and key.isascii() and key.isprintable():
-        return key
     if len(key) > MAX_KEY:
         raise ValueError(
             f"{what}: {len(key)} characters are too many, {MAX_KEY} is the most: hash long parts"

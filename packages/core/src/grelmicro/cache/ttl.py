@@ -6,16 +6,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic
 
-from grelmicro.cache._backing import Backing, backend_source
+from grelmicro.cache._backing import Backing, backend_source, failure_of
 from grelmicro.cache._checks import check_maxsize, check_name, check_ttl
 from grelmicro.cache._codec import Codec
 from grelmicro.cache._contract import CacheBackend, CacheInfo, CacheSerializer
 from grelmicro.cache._envelope import VERSION_SIZE
 from grelmicro.cache._flights import TaskFlights, ThreadFlights
 from grelmicro.cache._loads import Load, Loads
-from grelmicro.cache._names import MARK, check_key, key_prefix, tag_prefix, unnamed
+from grelmicro.cache._names import MARK, check_key, key_prefix, namer, tag_prefix, unnamed
 from grelmicro.cache._reader import ASK, MISS, Counters, make_reader, view_of
 from grelmicro.cache._recency import Recency
+from grelmicro.errors import GrelmicroError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -71,6 +72,7 @@ class TTLCache(Generic[T]):
         self._tag_ttl = max(_SHORTEST_TAG_TTL, self._ttl)
         self._name = check_name(name)
         self._prefix = key_prefix(name)
+        self._full = namer(self._prefix)
         find = backend_source(backend)
         self._backing = Backing(find)
         self._counters = Counters()
@@ -100,7 +102,12 @@ class TTLCache(Generic[T]):
         value = self._read(key)
         if value is ASK:
             full = self._full(key)
-            value = self._counted(full, await self._backing.get(full))
+            try:  # as `Backing.get` does, without another frame on the way
+                value = self._counted(full, await self._backing.find().get(key=full))
+            except GrelmicroError:
+                raise
+            except Exception as error:
+                raise failure_of(error) from error
         return default if value is MISS else value
 
     async def set(self, key: str, value: T, ttl: float | None = None) -> None:
@@ -115,12 +122,12 @@ class TTLCache(Generic[T]):
         """
         full, data = self._full(key), self._codec.encode(value)
         seconds = self._seconds(ttl)
-        if self._loads:
+        if self._loads.in_flight:
             await self._loads.supersede([full])
         if self._recency is not None:
             await self._make_room(full, seconds)
         await self._backing.set(full, data, seconds)
-        if self._loads:
+        if self._loads.in_flight:
             self._loads.outdate([full])
 
     async def delete(self, key: str) -> None:
@@ -311,9 +318,6 @@ class TTLCache(Generic[T]):
                 raise
             victims.pop()
             self._counters.evictions += 1
-
-    def _full(self, key: str) -> str:
-        return self._prefix + check_key(key) if self._prefix else unnamed(check_key(key))
 
     def _seconds(self, ttl: float | None) -> float:
         return self._ttl if ttl is None else check_ttl(ttl)

@@ -149,4 +149,5 @@ class RedisCacheBackend(RedisCacheAdapter):
 
 
 def _milliseconds(ttl: float) -> int:
-    return min(max(1, math.ceil(ttl * 1000)), _LONGEST_TTL)
+    rounded = math.ceil(ttl * 1000)
+    return rounded if 1 <= rounded <= _LONGEST_TTL else min(max(1, rounded), _LONGEST_TTL)
