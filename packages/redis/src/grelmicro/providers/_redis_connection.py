@@ -43,18 +43,21 @@ class Connection(asyncio.Protocol):
     waits or not. So a reply never goes to another's caller.
 
     Args:
-        timeout: Seconds of silence after which, if a reply is due, nothing new is sent here.
+        timeout: Seconds that a command waits for its reply. After so much silence, when a reply is
+            due, nothing new is sent here.
         changed: Called when `ready` or `usable` has changed.
 
     Attributes:
         ready: Whether a command may be sent now. False also while the transport's buffer is full,
             a big reply comes in, or too many commands are in flight.
         usable: Whether it is, or will be, ready again.
+        deadline: When the command that was sent last will have failed, on the loop's clock.
     """
 
     def __init__(self, *, timeout: float, changed: Callable[["Connection"], None]) -> None:
         self.ready = False
         self.usable = True
+        self.deadline = 0.0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
@@ -73,20 +76,21 @@ class Connection(asyncio.Protocol):
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def send(self, command: bytes, deadline: float) -> asyncio.Future[Any]:
+    def send(self, command: bytes) -> asyncio.Future[Any]:
         """Write a packed command at the end of this loop iteration; a future of its reply.
 
-        The future fails with the server's error, TimeoutError at the `deadline` of the loop's
-        clock, NotSentError or OutcomeUnknownError. Cancelling it drops the reply when it comes.
+        The future fails with the server's error, TimeoutError at `deadline`, NotSentError or
+        OutcomeUnknownError. Cancelling it drops the reply when it comes.
         """
         future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
         if self._lost:
             future.set_exception(NotSentError("the connection is closed"))
             return future
         waiting, unwritten = self._waiting, self._unwritten
-        waiting.append((future, deadline))
         if not unwritten:
             self._loop.call_soon(self._flush)
+            self.deadline = self._loop.time() + self._timeout
+        waiting.append((future, self.deadline))
         unwritten.append(command)
         self._unwritten_size += len(command)
         if self._unwritten_size > _BIG:
@@ -94,7 +98,7 @@ class Connection(asyncio.Protocol):
         if len(waiting) >= _IN_FLIGHT:
             self._set_ready(False)
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._expire)
+            self._timer = self._loop.call_at(self.deadline, self._expire)
         return future
 
     def _set_ready(self, ready: bool) -> None:

@@ -111,7 +111,7 @@ async def dial(address: Address, *, timeout: float, changed: Changed) -> Connect
     try:
         async with asyncio.timeout_at(deadline):
             await _reach(address, connection, deadline)
-            await _greet(address, connection, deadline)
+            await _greet(address, connection)
     except TimeoutError:
         connection.lose("no answer in time")
         raise TimeoutError(f"{address} did not answer in time") from None
@@ -151,11 +151,11 @@ async def _reach(address: Address, connection: Connection, deadline: float) -> N
     raise failure
 
 
-async def _greet(address: Address, connection: Connection, deadline: float) -> None:
+async def _greet(address: Address, connection: Connection) -> None:
     greeting, setting_up = address.greeting(), address.setting_up()
-    replies = await _ask(connection, [*greeting, *setting_up], deadline)
+    replies = await _ask(connection, [*greeting, *setting_up])
     if _knows_no_hello(replies[0]):
-        replies = await _ask(connection, [*address.old_greeting(), *setting_up], deadline)
+        replies = await _ask(connection, [*address.old_greeting(), *setting_up])
     for reply in replies:
         if isinstance(reply, BaseException):
             raise _named(reply, address)
@@ -163,10 +163,8 @@ async def _greet(address: Address, connection: Connection, deadline: float) -> N
         raise ConnectionError(f"{address} is no primary any more")
 
 
-async def _ask(
-    connection: Connection, commands: Sequence[tuple[Any, ...]], deadline: float
-) -> list[Any]:
-    futures = [connection.send(hiredis.pack_command(each), deadline) for each in commands]
+async def _ask(connection: Connection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    futures = [connection.send(hiredis.pack_command(each)) for each in commands]
     return await asyncio.gather(*futures, return_exceptions=True)
 
 

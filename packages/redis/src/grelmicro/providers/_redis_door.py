@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from threading import get_ident
 from typing import Any, Protocol
 
 from grelmicro.errors import OutOfContextError
+from grelmicro.providers._process import current
 from grelmicro.providers._redis_commands import Args, check_shared
 
 __all__ = ["ClosedDoor", "Door", "OpenDoor"]
@@ -64,6 +66,8 @@ class OpenDoor:
 
     def __init__(self, provider: object, timeout: float) -> None:
         self.loop = asyncio.get_running_loop()
+        self._thread = get_ident()
+        self._process = current.id
         self._provider = provider
         self._timeout = timeout
 
@@ -74,12 +78,18 @@ class OpenDoor:
             OutOfContextError: This is not the loop, or not the process, that it was opened on.
             ValueError: The command would block or change a connection of others.
         """
-        if asyncio.get_running_loop() is not self.loop:
+        if self._is_elsewhere():
             raise OutOfContextError(
                 f"{self._provider!r} was opened on another event loop, or before a fork: "
                 "open a provider in each"
             )
         check_shared(args)
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the running loop is another one; `get_running_loop` asks the system each time."""
+        return (
+            get_ident() != self._thread or current.id != self._process or not self.loop.is_running()
+        )
 
     def late(self) -> TimeoutError:
         """The error of a command whose time is over."""

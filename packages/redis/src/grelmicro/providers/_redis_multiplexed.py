@@ -1,7 +1,6 @@
 """Sending commands over our own connections, which all callers share."""
 
 import asyncio
-from asyncio import get_running_loop
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,18 +63,20 @@ class MultiplexedDoor(OpenDoor):
 
     async def execute(self, args: Args, repeatable: bool, node: Link | None = None) -> Any:
         """Send a command; the way is short when a connection is ready and nothing fails."""
-        if not args or is_odd(args[0]) or get_running_loop() is not self.loop:
+        if not args or is_odd(args[0]) or self._is_elsewhere():
             self.check(args)
         try:
             command: bytes = pack_command(args)  # type: ignore[arg-type]  # its stub knows one argument
         except TypeError:
             raise misfit(args) from None
-        deadline = self.loop.time() + self._timeout
         link = node or self._route.link(args)
-        failure: Exception | None = None
-        if link is not None and (connection := link.ready) is not None:
+        if link is None or (connection := link.ready) is None:
+            deadline, failure = self.loop.time() + self._timeout, None
+        else:
+            reply = connection.send(command)
+            deadline = connection.deadline
             try:
-                return await connection.send(command, deadline)
+                return await reply
             except (RedisError, TimeoutError) as error:
                 failure = error
         attempt = _Attempt(args, command, repeatable, deadline, link, node)
@@ -95,7 +96,7 @@ class MultiplexedDoor(OpenDoor):
 
     def _begin(self, attempt: _Attempt) -> asyncio.Future[Any]:
         if attempt.link is not None and (connection := attempt.link.ready) is not None:
-            return connection.send(attempt.command, attempt.deadline)
+            return connection.send(attempt.command)
         unsent: asyncio.Future[Any] = self.loop.create_future()
         unsent.set_exception(NotSentError("no connection was ready"))
         return unsent
@@ -144,8 +145,8 @@ class MultiplexedDoor(OpenDoor):
         attempt.link = attempt.target or await self._route.find(attempt.args)
         connection = await attempt.link.connection()
         if attempt.asking:
-            connection.send(_ASKING, attempt.deadline).add_done_callback(_seen)
-        return await connection.send(attempt.command, attempt.deadline)
+            connection.send(_ASKING).add_done_callback(_seen)
+        return await connection.send(attempt.command)
 
     async def nodes(self) -> Sequence[Link]:
         """One link for each part of the key space."""

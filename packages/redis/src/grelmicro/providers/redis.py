@@ -1,7 +1,6 @@
 """The Redis provider: one place that knows the server, and one door to it."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from time import perf_counter
 from types import TracebackType
@@ -11,6 +10,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
 from grelmicro.errors import OutOfContextError
+from grelmicro.providers._process import current
 from grelmicro.providers._provider import Provider
 from grelmicro.providers._redis_client_door import ClientDoor
 from grelmicro.providers._redis_clients import close_client, make_client
@@ -126,7 +126,7 @@ class RedisProvider(Provider):
         self._client: Redis | RedisCluster | None = None
         self._owns_client = config is not None
         self._entered = 0
-        self._process = os.getpid()
+        self._process = current.id
         self._inherited: list[object] = []
         self._door: Door = ClosedDoor(self)
 
@@ -175,8 +175,8 @@ class RedisProvider(Provider):
 
     def _leave_to_the_parent(self) -> None:
         """In a forked child, begin anew: what is open is the parent's."""
-        if self._process != os.getpid():
-            self._process = os.getpid()
+        if self._process != current.id:
+            self._process = current.id
             self._forget()
 
     def _forget(self) -> None:
