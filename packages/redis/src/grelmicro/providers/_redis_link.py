@@ -21,6 +21,8 @@ _SHORT_LIFE = 0.1
 _WAKES = 256
 """Waiting callers that are let in together."""
 
+_CLOSED = "the provider was closed"
+
 Dial = Callable[[Callable[[Connection], None]], Awaitable[Connection]]
 
 
@@ -83,6 +85,8 @@ class Link:
         return found
 
     async def _wait(self, queue: Callable[[asyncio.Future[None]], None]) -> None:
+        if self._closed:
+            raise RedisConnectionError(_CLOSED)
         waiter: asyncio.Future[None] = self._loop.create_future()
         queue(waiter)
         self._refresh()
@@ -197,8 +201,8 @@ class Link:
             await asyncio.wait([self._dialling])
         connections = {*self._connections, *self._leaving}
         for connection in connections:
-            connection.lose("the provider was closed")
-        self._give_up(RedisConnectionError("the provider was closed"))
+            connection.lose(_CLOSED)
+        self._give_up(RedisConnectionError(_CLOSED))
         if connections:
             await asyncio.wait([connection.ended for connection in connections])
 

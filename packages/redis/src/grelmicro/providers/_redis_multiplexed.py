@@ -21,6 +21,8 @@ __all__ = ["MultiplexedDoor"]
 _REDIRECTS = 8
 """Times that a command follows MOVED and ASK."""
 
+_FAILURES = (RedisError, TimeoutError)
+
 _ASKING = packed(("ASKING",))
 
 
@@ -77,7 +79,7 @@ class MultiplexedDoor(OpenDoor):
             deadline = connection.deadline
             try:
                 return await reply
-            except (RedisError, TimeoutError) as error:
+            except _FAILURES as error:
                 failure = error
         attempt = _Attempt(args, command, repeatable, deadline, link, node)
         return await self._persist(attempt, failure)
@@ -91,8 +93,13 @@ class MultiplexedDoor(OpenDoor):
             _Attempt(args, packed(args), repeatable, deadline, self._route.link(args))
             for args in commands
         ]
-        outcomes = await asyncio.gather(*map(self._begin, attempts), return_exceptions=True)
-        return [await self._settle(*each) for each in zip(attempts, outcomes, strict=True)]
+        sent = map(self._begin, attempts)
+        replies: list[Any] = await asyncio.gather(*sent, return_exceptions=True)
+        failed = [n for n, reply in enumerate(replies) if isinstance(reply, _FAILURES)]
+        again = (self._settle(attempts[n], replies[n]) for n in failed)
+        for n, reply in zip(failed, await asyncio.gather(*again), strict=True):
+            replies[n] = reply
+        return replies
 
     def _begin(self, attempt: _Attempt) -> asyncio.Future[Any]:
         if attempt.link is not None and (connection := attempt.link.ready) is not None:
@@ -101,12 +108,10 @@ class MultiplexedDoor(OpenDoor):
         unsent.set_exception(NotSentError("no connection was ready"))
         return unsent
 
-    async def _settle(self, attempt: _Attempt, outcome: Any) -> Any:
-        if not isinstance(outcome, RedisError | TimeoutError):
-            return outcome
+    async def _settle(self, attempt: _Attempt, failure: Exception) -> Any:
         try:
-            return await self._persist(attempt, outcome)
-        except (RedisError, TimeoutError) as error:
+            return await self._persist(attempt, failure)
+        except _FAILURES as error:
             return error
 
     async def _persist(self, attempt: _Attempt, failure: Exception | None) -> Any:
@@ -118,7 +123,7 @@ class MultiplexedDoor(OpenDoor):
                         await self._reconsider(attempt, failure)
                     try:
                         return await self._try(attempt)
-                    except (RedisError, TimeoutError) as error:
+                    except _FAILURES as error:
                         failure = error
         except TimeoutError:
             raise self.late() from None

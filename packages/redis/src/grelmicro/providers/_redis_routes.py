@@ -1,6 +1,7 @@
 """Which server a command goes to: the one there is, or the one that has the key's slot."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -23,6 +24,10 @@ Place = tuple[str, int]
 
 REFUSALS = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
 """Answers of a server that has not done a command, and may do so when it is asked again."""
+
+
+_REST = 0.1
+"""Seconds between two looks at the map of a cluster that nobody waits for."""
 
 
 class Route(Protocol):
@@ -108,13 +113,14 @@ class ClusterRoute:
         self._slots: dict[int, Link] = {}
         self._gone: list[Link] = []
         self._discovery: asyncio.Task[None] | None = None
+        self._looked_at = -_REST
 
     def link(self, args: Args) -> Link | None:
         """The link to the primary of the first key; to any one for a command without a key."""
         slot = slot_of(args)
-        if slot is None:
-            return next(iter(self._links.values()), None)
-        return self._slots.get(slot)
+        if slot is not None:
+            return self._slots.get(slot)
+        return random.choice([*self._links.values()]) if self._links else None  # noqa: S311  # no secret
 
     async def find(self, args: Args) -> Link:
         """The same, after looking for it."""
@@ -131,12 +137,12 @@ class ClusterRoute:
         target = self._link_at(place)
         if isinstance(error, MovedError):
             self._slots[error.slot_id] = target
-            self._discovering()
+            self._look_soon()
         return target
 
     def distrust(self, error: Exception, link: Link) -> None:
         """A failed primary may have a successor, and the next try find it."""
-        self._discovering()
+        self._look_soon()
 
     async def links(self) -> Sequence[Link]:
         """A link to each primary."""
@@ -149,6 +155,11 @@ class ClusterRoute:
             self._places[link] = place
         return self._links[place]
 
+    def _look_soon(self) -> None:
+        """Look in the background, unless somebody did a moment ago."""
+        if asyncio.get_running_loop().time() > self._looked_at + _REST:
+            self._discovering()
+
     def _discovering(self) -> asyncio.Task[None]:
         """Look which primary has each slot; together with whoever looks already."""
         if self._discovery is None or self._discovery.done():
@@ -158,6 +169,7 @@ class ClusterRoute:
 
     async def _look(self) -> None:
         found = await self._discover(list(self._links))
+        self._looked_at = asyncio.get_running_loop().time()
         self._slots = {slot: self._link_at(place) for slot, place in found.items()}
         self._forget({*self._links} - {*found.values()})
 
