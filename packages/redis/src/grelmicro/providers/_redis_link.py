@@ -94,11 +94,11 @@ class Link:
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter.cancelled():
+            if not waiter.cancelled():
+                self._wake(1)  # it was this one's turn
+            elif waiter in self._waiters:
                 self._waiters.remove(waiter)
                 self._refresh()
-            else:
-                self._wake(1)  # it was this one's turn
             raise
 
     def _wake(self, most: int) -> None:

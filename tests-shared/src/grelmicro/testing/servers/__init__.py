@@ -6,11 +6,17 @@ from grelmicro.testing.servers._ladder import (
     ServerStartError,
     ServerUnavailableError,
 )
+from grelmicro.testing.servers.cluster import RedisCluster, redis_cluster
 from grelmicro.testing.servers.redis import RedisServer, redis_server
+from grelmicro.testing.servers.sentinel import RedisSentinel, redis_sentinel
 
 __all__ = [
     "RedisServer",
     "redis_server",
+    "RedisCluster",
+    "redis_cluster",
+    "RedisSentinel",
+    "redis_sentinel",
     "Ladder",
     "Rung",
     "ServerStartError",
