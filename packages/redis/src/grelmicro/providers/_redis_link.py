@@ -59,6 +59,8 @@ class Link:
         self._tried_at = 0.0
 
     def _refresh(self) -> None:
+        while self._waiters and self._waiters[0].done():  # it was cancelled
+            self._waiters.popleft()
         self.ready = None if self._waiters else self._first()
 
     def _first(self) -> Connection | None:
@@ -94,11 +96,7 @@ class Link:
         try:
             await waiter
         except asyncio.CancelledError:
-            if not waiter.cancelled():
-                self._wake(1)  # it was this one's turn
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
-                self._refresh()
+            self._wake(0 if waiter.cancelled() else 1)  # it may have been this one's turn
             raise
 
     def _wake(self, most: int) -> None:
@@ -186,10 +184,12 @@ class Link:
     async def drain(self) -> None:
         """Wait until all that was asked has been answered, or has failed; then nothing is open."""
         while not self.at_rest:
+            self._refresh()
             if not self._waiters:
                 self.renew()
             connections = [*self._connections, *self._leaving]
-            awaited = {*self._waiters, *(connection.ended for connection in connections)}
+            awaited = {waiter for waiter in self._waiters if not waiter.done()}
+            awaited |= {connection.ended for connection in connections}
             awaited |= {self._dialling} if self._dialling else set()
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
 
