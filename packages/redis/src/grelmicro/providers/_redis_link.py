@@ -191,7 +191,8 @@ class Link:
             awaited = {waiter for waiter in self._waiters if not waiter.done()}
             awaited |= {connection.ended for connection in connections}
             awaited |= {self._dialling} if self._dialling else set()
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if awaited:
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
         """End all connections; what is in flight fails, each once. Nothing is left behind."""
