@@ -1,6 +1,7 @@
 """Sending commands through a client of redis-py, one at a time on each of its connections."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from grelmicro.providers._redis_commands import Args
+from grelmicro.providers._redis_commands import Args, slot_of
 from grelmicro.providers._redis_door import OpenDoor
 from grelmicro.providers._redis_link import PAUSES, jittered
 
@@ -38,12 +39,22 @@ class ClientDoor(OpenDoor):
     async def execute(self, args: Args, repeatable: bool, node: Any = None) -> Any:
         """Send a command, again if it may be."""
         self.check(args)
-        options = {NEVER_DECODE: True} | ({"target_nodes": node} if node is not None else {})
 
         async def send() -> Any:
-            return await self._client.execute_command(*args, **options)
+            place = node or await self._place(args)
+            return await place.execute_command(*args, **{NEVER_DECODE: True})
 
         return await self._seen_to_its_end(send, repeatable)
+
+    async def _place(self, args: Args) -> Any:
+        """What to ask: the client, or any primary of a cluster for a command without a key.
+
+        Some of these the client of a cluster would send to all nodes, and make one of the replies.
+        """
+        if isinstance(self._client, RedisCluster) and slot_of(args) is None:
+            await self._client.initialize()
+            return random.choice(self._client.get_primaries())  # noqa: S311  # no secret
+        return self._client
 
     async def execute_many(self, commands: Sequence[Args], repeatable: bool) -> list[Any]:
         """Send commands in one pipeline."""
