@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import redis
@@ -210,7 +210,7 @@ class Load:
                 self.refused += 1
             await asyncio.sleep(0.001)
 
-    async def __aenter__(self) -> "Load":
+    async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._raise(f"n:{n}")) for n in range(30)]
         return self
 

@@ -7,7 +7,15 @@ from typing import Any, Final, cast
 
 import hiredis
 from redis.asyncio.connection import DefaultParser
-from redis.exceptions import ConnectionError  # noqa: A004  # redis's own name
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004  # redis's own name
+    MasterDownError,
+    MovedError,
+    ResponseError,
+    TryAgainError,
+)
 
 __all__ = ["Connection", "NotSentError", "OutcomeUnknownError"]
 
@@ -26,6 +34,26 @@ _BIG = 256 * 1024
 
 _RESOLUTION = 0.01
 """Seconds between two looks at deadlines, at least."""
+
+
+_OF_CLUSTERS: Final[dict[str, type[ResponseError]]] = {
+    "ASK": AskError,
+    "CLUSTERDOWN": ClusterDownError,
+    "MASTERDOWN": MasterDownError,
+    "MOVED": MovedError,
+    "TRYAGAIN": TryAgainError,
+}
+
+
+def _error_of(text: str) -> Exception:
+    """The error that a server's answer means; redis-py 5 knows those of clusters elsewhere."""
+    code, _, rest = text.partition(" ")
+    try:
+        if code in _OF_CLUSTERS:
+            return _OF_CLUSTERS[code](rest)
+    except ValueError:  # a redirection to nowhere
+        return ResponseError(text)
+    return cast("Exception", DefaultParser.parse_error(text))  # type: ignore[no-untyped-call]  # redis-py's own
 
 
 class NotSentError(ConnectionError):
@@ -63,9 +91,7 @@ class Connection(asyncio.Protocol):
         self._timeout = timeout
         self._changed = changed
         self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader(
-            notEnoughData=_NOTHING, replyError=cast("Any", DefaultParser.parse_error)
-        )
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING, replyError=cast("Any", _error_of))
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._unwritten: list[bytes] = []
         self._unwritten_size = 0
