@@ -192,6 +192,86 @@ async def test_a_cut_before_the_link_is_up_is_a_cut(proxy: FaultProxy) -> None:
             await client.reader.read(1)
 
 
+@pytest.mark.parametrize("size", [1, 6, 7, 8, 14, 20])
+@pytest.mark.parametrize("chopped", [False, True])
+async def test_a_cut_after_so_many_bytes_lets_exactly_these_through(
+    proxy: FaultProxy, size: int, chopped: bool
+) -> None:
+    async with connect(proxy) as client:
+        assert await client.ask() == PONG
+        if chopped:
+            proxy.chop(3)
+        proxy.cut_after(size)
+        client.writer.write(b"PING\r\n" * 3)
+        async with asyncio.timeout(10):
+            assert await client.reader.readexactly(size) == (PONG * 3)[:size]
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read(1)
+    async with connect(proxy) as client:  # once
+        for _ in range(5):
+            assert await client.ask() == PONG
+
+
+async def test_a_cut_after_no_byte_loses_the_next_answer(
+    proxy: FaultProxy, redis_url: str, redis_prefix: str
+) -> None:
+    key = f"{redis_prefix}k"
+    async with connect(proxy) as idle, connect(proxy) as client:
+        assert await idle.ask() == PONG
+        assert await client.ask() == PONG
+        proxy.cut_after(0)
+        client.writer.write(f"SET {key} 1\r\n".encode())
+        async with asyncio.timeout(10):
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read(1)
+        assert await value_at_server(redis_url, key) == b"1"
+        assert await idle.ask() == PONG
+
+
+async def test_a_cut_after_bytes_counts_those_of_all_connections(proxy: FaultProxy) -> None:
+    async with connect(proxy) as first, connect(proxy) as second:
+        proxy.cut_after(2 * len(PONG) + 1)
+        assert await first.ask() == PONG
+        assert await second.ask() == PONG
+        assert await first.ask(size=1) == PONG[:1]
+        with pytest.raises(ConnectionResetError):
+            await first.reader.read(1)
+        assert await second.ask() == PONG
+
+
+async def test_a_cut_after_bytes_reaches_a_slow_reader_whole(
+    proxy: FaultProxy, redis_url: str, redis_prefix: str
+) -> None:
+    key, value = f"{redis_prefix}big", b"x" * (4 << 20)
+
+    def put() -> None:
+        with RespConnection(redis_url) as connection:
+            connection.call("SET", key, value)
+
+    await asyncio.to_thread(put)
+    async with connect(proxy) as client:
+        assert await client.ask() == PONG
+        proxy.cut_after(3 << 20)
+        client.writer.write(f"GET {key}\r\n".encode())
+        await until(lambda: _is(_result(client.reader._transport.is_reading()), False))  # type: ignore[attr-defined]  # its buffer is full
+        async with asyncio.timeout(10):
+            assert len(await client.reader.readexactly(3 << 20)) == 3 << 20
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read(1)
+
+
+async def test_a_healed_proxy_cuts_no_more(proxy: FaultProxy) -> None:
+    async with connect(proxy) as client:
+        proxy.cut_after(3)
+        proxy.heal()
+        assert await client.ask() == PONG
+
+
+def test_a_cut_after_less_than_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="size"):
+        FaultProxy("h", 1).cut_after(-1)
+
+
 async def test_refused_connections_fail_and_open_ones_stay(proxy: FaultProxy) -> None:
     async with connect(proxy) as client:
         assert await client.ask() == PONG

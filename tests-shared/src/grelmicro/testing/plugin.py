@@ -1,25 +1,29 @@
-"""Pytest fixtures: `redis_server redis_url redis_prefix own_redis fault_proxy`.
+"""Pytest fixtures: `redis_server redis_url redis_prefix own_redis fault_proxy` and more.
 
 Every pytest run with grelmicro-testing loads this module, so all else loads on first use.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from grelmicro.testing.proxy import FaultProxy
-    from grelmicro.testing.servers import RedisServer
+    from grelmicro.testing.servers import RedisCluster, RedisSentinel, RedisServer
+
+Given = TypeVar("Given")
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis for the whole session, from the ladder. Shared: never kill it."""
-    with _redis(own=False) as server:
+    from grelmicro.testing.servers import redis_server as climb
+
+    with _given(climb) as server:
         yield server
 
 
@@ -44,8 +48,28 @@ def redis_prefix(redis_url: str) -> Iterator[str]:
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A Redis for this test alone, that may be killed, paused and restarted."""
-    with _redis(own=True) as server:
+    from grelmicro.testing.servers import redis_server as climb
+
+    with _given(lambda: climb(own=True)) as server:
         yield server
+
+
+@pytest.fixture
+def own_redis_cluster() -> Iterator[RedisCluster]:
+    """A cluster for this test alone: three primaries, and then a replica of each."""
+    from grelmicro.testing.servers import redis_cluster
+
+    with _given(lambda: redis_cluster(replicas=1)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_redis_sentinel() -> Iterator[RedisSentinel]:
+    """A primary, its replica and a sentinel, for this test alone."""
+    from grelmicro.testing.servers import redis_sentinel
+
+    with _given(redis_sentinel) as watched:
+        yield watched
 
 
 @pytest.fixture
@@ -56,12 +80,12 @@ def fault_proxy(redis_server: RedisServer) -> FaultProxy:
     return FaultProxy(redis_server.host, redis_server.port)
 
 
-def _redis(*, own: bool) -> RedisServer:
+def _given(climb: Callable[[], Given]) -> Given:
+    """Return what it gives; skip or fail where no server is there."""
     from grelmicro.testing.servers import ServerUnavailableError
-    from grelmicro.testing.servers import redis_server as climb
 
     try:
-        return climb(own=own)
+        return climb()
     except ServerUnavailableError as error:
         if error.required:
             pytest.fail(str(error), pytrace=False)

@@ -1,10 +1,13 @@
 """A TCP proxy that makes a network misbehave on command."""
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import math
 import socket
 import struct
+import termios
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
@@ -50,7 +53,8 @@ class FaultProxy:
     """A proxy in front of one server, on the running event loop of this process.
 
     Faults are plain calls on the loop's thread. `delay`, `stall`, `chop` and `refuse` hold, for
-    later connections too, until `heal`; `cut` and `half_close` hit the connections of the moment.
+    later connections too, until `heal`; `cut` and `half_close` hit the connections of the moment,
+    `cut_after` one connection, once.
     Outside of its `async with` block it has no port, no task and no socket.
 
     Args:
@@ -68,6 +72,7 @@ class FaultProxy:
         self._flowing = asyncio.Event()
         self._delay = 0.0
         self._chop: int | None = None
+        self._bytes_to_cut: int | None = None
 
     @property
     def port(self) -> int:
@@ -129,6 +134,16 @@ class FaultProxy:
             link.reset()
             task.cancel()
 
+    def cut_after(self, size: int) -> None:
+        """Let `size` more bytes of answers through, then reset the connection that got the last.
+
+        Once, unless `heal` comes before. Bytes of all connections count, from now on, and all reach
+        their client. `size` is 0 or more: with 0 the next answer is lost whole.
+        """
+        if size < 0:
+            raise ValueError(f"size must be 0 or more, not {size!r}")
+        self._bytes_to_cut = size
+
     def half_close(self) -> None:
         """End the answering half of all connections: clients see the end, requests go through."""
         for link in self._links.values():
@@ -143,7 +158,7 @@ class FaultProxy:
 
     def heal(self) -> None:
         """Be a good proxy again: held answers go out, new connections are welcome."""
-        self._delay, self._chop = 0.0, None
+        self._delay, self._chop, self._bytes_to_cut = 0.0, None, None
         if self._listener is None:
             self._listener = socket.create_server((self.host, self.port))
             self._listener.setblocking(False)
@@ -197,6 +212,29 @@ class FaultProxy:
         loop = asyncio.get_running_loop()
         size = self._chop or len(data)
         for start in range(0, len(data), size):
-            await loop.sock_sendall(client, data[start : start + size])
+            piece = data[start : start + size]
+            if (left := self._count(len(piece))) is not None:
+                await loop.sock_sendall(client, piece[:left])
+                await _delivered(client)
+                raise ConnectionResetError
+            await loop.sock_sendall(client, piece)
             if self._chop:
                 await asyncio.sleep(_CHOP_SECONDS)
+
+    def _count(self, size: int) -> int | None:
+        """Count bytes that are to be sent; return how many may be where the connection then ends."""
+        if self._bytes_to_cut is None:
+            return None
+        left, self._bytes_to_cut = self._bytes_to_cut, self._bytes_to_cut - size
+        if left > size:
+            return None
+        self._bytes_to_cut = None
+        return left
+
+
+async def _delivered(connection: socket.socket) -> None:
+    """Wait until the other side's kernel has all that was sent: a reset drops what it has not."""
+    unsent = array.array("i", [1])
+    while unsent[0]:  # no event tells
+        fcntl.ioctl(connection, termios.TIOCOUTQ, unsent)
+        await asyncio.sleep(_CHOP_SECONDS if unsent[0] else 0)
