@@ -222,7 +222,7 @@ class FaultProxy:
                 await asyncio.sleep(_CHOP_SECONDS)
 
     def _count(self, size: int) -> int | None:
-        """Count bytes that are to be sent; return how many may be where the connection then ends."""
+        """Count bytes to be sent; return how many may be, where the connection then ends."""
         if self._bytes_to_cut is None:
             return None
         left, self._bytes_to_cut = self._bytes_to_cut, self._bytes_to_cut - size

@@ -96,7 +96,9 @@ class Link:
         try:
             await waiter
         except asyncio.CancelledError:
-            self._wake(0 if waiter.cancelled() else 1)  # it may have been this one's turn
+            # It may have been this one's turn; or it failed, which is nobody's news any more.
+            woken = waiter.done() and not waiter.cancelled() and waiter.exception() is None
+            self._wake(1 if woken else 0)
             raise
 
     def _wake(self, most: int) -> None:
