@@ -253,7 +253,9 @@ async def test_a_cut_after_bytes_reaches_a_slow_reader_whole(
         assert await client.ask() == PONG
         proxy.cut_after(3 << 20)
         client.writer.write(f"GET {key}\r\n".encode())
-        await until(lambda: _is(_result(client.reader._transport.is_reading()), False))  # type: ignore[attr-defined]  # its buffer is full
+        transport = client.writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        await until(lambda: _is(_result(transport.is_reading()), False))  # its buffer is full
         async with asyncio.timeout(10):
             assert len(await client.reader.readexactly(3 << 20)) == 3 << 20
             with pytest.raises(ConnectionResetError):
