@@ -3,6 +3,8 @@
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -10,6 +12,7 @@ from redis.asyncio import Redis
 from grelmicro.providers.memory import MemoryProvider
 from grelmicro.providers.redis import RedisProvider
 from grelmicro.testing.conformance import Clause, Subject, clauses
+from grelmicro.testing.servers import redis_cluster, redis_sentinel
 
 MEMORY = Subject("memory", MemoryProvider, options=lambda kind, space: {})
 
@@ -35,14 +38,41 @@ def borrowed(url: str, prefix: str) -> Subject:
     )
 
 
+@pytest.fixture(scope="module")
+def cluster_url() -> Iterator[str]:
+    with redis_cluster() as cluster:
+        yield cluster.url
+
+
+@pytest.fixture(scope="module")
+def sentinel_url() -> Iterator[str]:
+    with redis_sentinel() as sentinel:
+        yield sentinel.url
+
+
 NOWHERE_ELSE = {"cache.get_nowait.agrees", "cache.get_nowait.never_suspends"}
 NOT_OFFERED = {
     "memory": {"provider.url.masked"},
     "redis": NOWHERE_ELSE,
     "redis-client": NOWHERE_ELSE,
     "redis-borrowed": NOWHERE_ELSE | {"provider.url.masked"},
+    "redis-cluster": NOWHERE_ELSE,
+    "redis-cluster-client": NOWHERE_ELSE,
+    "redis-sentinel": NOWHERE_ELSE,
 }
-REDIS = {"redis": redis, "redis-client": redis_client, "redis-borrowed": borrowed}
+REDIS = {
+    "redis": redis,
+    "redis-client": redis_client,
+    "redis-borrowed": borrowed,
+    "redis-cluster": redis,
+    "redis-cluster-client": redis_client,
+    "redis-sentinel": redis,
+}
+URLS = {
+    "redis-cluster": "cluster_url",
+    "redis-cluster-client": "cluster_url",
+    "redis-sentinel": "sentinel_url",
+}
 SUBJECTS = {"memory": MEMORY} | {
     name: make("redis://localhost", "") for name, make in REDIS.items()
 }
@@ -58,7 +88,9 @@ OFFERED = [
 def test_kept(name: str, clause: Clause, request: pytest.FixtureRequest) -> None:
     subject = SUBJECTS[name]
     if name in REDIS:
-        url, prefix = map(request.getfixturevalue, ("redis_url", "redis_prefix"))
+        shared = name not in URLS
+        url = request.getfixturevalue(URLS.get(name, "redis_url"))
+        prefix = request.getfixturevalue("redis_prefix") if shared else f"{uuid4().hex}:"
         subject = REDIS[name](url, prefix)
     clause.check(subject)
 

