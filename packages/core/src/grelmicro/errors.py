@@ -13,6 +13,12 @@
     │       · ResilienceSettingsValidationError(ResilienceError)
     ├─ CacheError
     ├─ SyncError
+    │    ├─ LockReentrantError · LockTimeoutError(TimeoutError)
+    │    └─ SyncBackendError                       the backend failed, or says no
+    │         ├─ LockAcquireError · LockLockedCheckError · LockOwnedCheckError
+    │         └─ LockReleaseError
+    │              └─ LockNotOwnedError            another holds it, or nobody
+    │                   └─ LockLostError           it was ours, and ended while we believed it was
     └─ ResilienceError
 
 A backend's own exception is chained (`__cause__`) under the error of its area. No message shows a
@@ -30,11 +36,20 @@ __all__ = [
     "ComponentNotRegisteredError",
     "DependencyNotFoundError",
     "GrelmicroError",
+    "LockAcquireError",
+    "LockLockedCheckError",
+    "LockLostError",
+    "LockNotOwnedError",
+    "LockOwnedCheckError",
+    "LockReentrantError",
+    "LockReleaseError",
+    "LockTimeoutError",
     "NoActiveAppError",
     "OutOfContextError",
     "ResilienceError",
     "ResilienceSettingsValidationError",
     "SettingsValidationError",
+    "SyncBackendError",
     "SyncError",
     "SyncSettingsValidationError",
     "WouldBlockError",
@@ -116,6 +131,46 @@ class CacheSettingsValidationError(CacheError, SettingsValidationError):
 
 class SyncError(GrelmicroError):
     """A synchronization operation failed; the backend's own exception is its `__cause__`."""
+
+
+class LockReentrantError(SyncError):
+    """Who holds a lock asked for it again, which would never be answered."""
+
+
+class LockTimeoutError(SyncError, TimeoutError):
+    """The lock did not become free in time."""
+
+
+class SyncBackendError(SyncError):
+    """The backend failed or refused; its own exception, if there is one, is the `__cause__`."""
+
+
+class LockAcquireError(SyncBackendError):
+    """The backend failed when a lock was to be taken or extended; it is not held."""
+
+
+class LockLockedCheckError(SyncBackendError):
+    """The backend failed when asked whether anybody holds a lock."""
+
+
+class LockOwnedCheckError(SyncBackendError):
+    """The backend failed when asked whether we hold a lock."""
+
+
+class LockReleaseError(SyncBackendError):
+    """The backend failed when a lock was to be given back; it may be held until its lease ends."""
+
+
+class LockNotOwnedError(LockReleaseError):
+    """A lock was to be extended or given back by somebody who does not hold it."""
+
+
+class LockLostError(LockNotOwnedError):
+    """The lease ended, or another holds it, while we believed that we held it.
+
+    What was done under it since may have met what the next holder did; a store that compares
+    fencing tokens refuses it.
+    """
 
 
 class SyncSettingsValidationError(SyncError, SettingsValidationError):

@@ -10,39 +10,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from grelmicro._component import Component
-from grelmicro._kinds import KINDS
-from grelmicro._runtime import ambient_backend
 from grelmicro._threads import run_here, run_on
 from grelmicro.cache._loads import Loads
 from grelmicro.cache._reader import in_process
 from grelmicro.errors import BackendNotOpenError, CacheError, GrelmicroError
 
-__all__ = ["Backing", "backend_source", "failure_of"]
+__all__ = ["Backing", "failure_of"]
 
 R = TypeVar("R")
-
-
-def backend_source(backend: Any) -> Callable[[], Any]:
-    """Make the function that finds the backend, anew for every call.
-
-    Args:
-        backend: An adapter; a component; the name of a component of the open app; or None for the
-            default one.
-
-    Raises:
-        TypeError: It is none of these.
-    """
-    if backend is None or isinstance(backend, str):
-        return ambient_backend("cache", backend or "default")
-    if isinstance(backend, Component) and backend.kind == "cache":
-        return lambda: backend.serving
-    if isinstance(backend, type) or not KINDS["cache"].fits(backend):
-        raise TypeError(
-            f"backend: expected a CacheBackend, a Cache, or a component's name, "
-            f"not {type(backend).__name__}"
-        )
-    return lambda: backend
 
 
 def failure_of(error: Exception) -> CacheError:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic
 
-from grelmicro.cache._backing import Backing, backend_source, failure_of
+from grelmicro._sources import backend_source
+from grelmicro.cache._backing import Backing, failure_of
 from grelmicro.cache._checks import check_maxsize, check_name, check_ttl
 from grelmicro.cache._codec import Codec
 from grelmicro.cache._contract import CacheBackend, CacheInfo, CacheSerializer
@@ -73,7 +74,7 @@ class TTLCache(Generic[T]):
         self._name = check_name(name)
         self._prefix = key_prefix(name)
         self._full = namer(self._prefix)
-        find = backend_source(backend)
+        find = backend_source("cache", backend)
         self._backing = Backing(find)
         self._counters = Counters()
         self._codec = Codec(serializer, self._counters)

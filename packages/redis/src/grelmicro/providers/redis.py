@@ -10,7 +10,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
 from grelmicro.errors import OutOfContextError
-from grelmicro.providers._process import current
+from grelmicro._process import current
 from grelmicro.providers._provider import Provider
 from grelmicro.providers._redis_client_door import ClientDoor
 from grelmicro.providers._redis_clients import close_client, make_client
