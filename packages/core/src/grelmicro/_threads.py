@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from grelmicro.errors import BackendNotOpenError
 
-__all__ = ["on_a_loop", "run_here", "run_on"]
+__all__ = ["loop_of", "on_a_loop", "run_here", "run_on"]
 
 T = TypeVar("T")
 
@@ -20,6 +20,21 @@ _LOOK_AGAIN = 1.0
 def on_a_loop() -> bool:
     """Whether an event loop runs in this thread, so that waiting here would stop it."""
     return asyncio._get_running_loop() is not None
+
+
+def loop_of(backend: Any) -> asyncio.AbstractEventLoop:
+    """The loop that a backend was opened on, for a caller without one.
+
+    Raises:
+        BackendNotOpenError: It was never opened, or is closed.
+    """
+    loop: asyncio.AbstractEventLoop | None = getattr(backend, "_loop", None)
+    if loop is None:
+        raise BackendNotOpenError(
+            f"{type(backend).__name__} is not open, and a synchronous call needs the loop it "
+            "was opened on: enter the app or the backend first"
+        )
+    return loop
 
 
 def run_here(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -59,10 +74,12 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -
 
 
 def _result(future: "concurrent.futures.Future[T]", loop: asyncio.AbstractEventLoop) -> T:
-    while True:
-        done, _ = concurrent.futures.wait([future], timeout=_LOOK_AGAIN)
-        if done:
-            return future.result()
-        if loop.is_closed():
-            future.cancel()
-            raise BackendNotOpenError(_CLOSED)
+    try:
+        while True:
+            done, _ = concurrent.futures.wait([future], timeout=_LOOK_AGAIN)
+            if done:
+                return future.result()
+            if loop.is_closed():
+                raise BackendNotOpenError(_CLOSED)
+    finally:
+        future.cancel()  # nothing, when it is done; else this thread was interrupted

@@ -10,10 +10,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from grelmicro._threads import run_here, run_on
+from grelmicro._threads import loop_of, run_here, run_on
 from grelmicro.cache._loads import Loads
 from grelmicro.cache._reader import in_process
-from grelmicro.errors import BackendNotOpenError, CacheError, GrelmicroError
+from grelmicro.errors import CacheError, GrelmicroError
 
 __all__ = ["Backing", "failure_of"]
 
@@ -168,13 +168,7 @@ class Backing:
             BackendNotOpenError: It was never opened, or is closed.
         """
         backend = self.find()
-        loop = getattr(backend, "_loop", None)
-        if loop is None:
-            raise BackendNotOpenError(
-                f"{type(backend).__name__} is not open, and a synchronous call needs the loop it "
-                "was opened on: enter the app or the backend first"
-            )
-        return backend, loop
+        return backend, loop_of(backend)
 
     def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Run one of the cache's coroutines for a caller without a loop."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from grelmicro.cache.memory import MemoryCacheAdapter
 from grelmicro.providers._provider import Provider
+from grelmicro.sync.memory import MemorySyncAdapter
 
 __all__ = ["MemoryProvider"]
 
@@ -32,6 +33,10 @@ class MemoryProvider(Provider):
     async def ping(self) -> float:
         """Zero: there is no way to go."""
         return 0.0
+
+    def sync(self, **kwargs: Any) -> MemorySyncAdapter:
+        """Make locks of its own: two of them share nothing."""
+        return MemorySyncAdapter(**kwargs)
 
     def cache(self, **kwargs: Any) -> MemoryCacheAdapter:
         """Make a cache of its own: two of them share nothing."""

@@ -22,6 +22,10 @@ class SyncBackend(Protocol):
         /,
     ) -> bool | None: ...
 
+    # Optional: `async def wait(self, *, name: str, timeout: float) -> None` returns as soon as the
+    # lease may be free, or after `timeout` seconds. Who waits calls it before it asks again, so it
+    # has to listen from its first step on. Without it, waiters ask every now and then.
+
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease for `duration` seconds.
 

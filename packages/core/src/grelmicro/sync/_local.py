@@ -1,0 +1,183 @@
+"""What the primitives of one process share about one backend."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from time import monotonic
+from typing import Any
+
+from grelmicro._process import current
+from grelmicro.sync._holds import Hold
+from grelmicro.sync._queues import Queue
+
+__all__ = ["Local", "local_of"]
+
+_log = logging.getLogger("grelmicro.sync")
+
+_RETRY = 0.05
+"""Seconds between two tries to give back what nobody wants."""
+
+_AGAIN = 0.02
+"""Seconds after which such a lease is given back once more: the request that took it may still be
+on its way over a connection that was lost, and overtaken."""
+
+_TICK = 0.01
+"""Seconds between two looks at leases, at least."""
+
+
+class Local:
+    """One backend's waiters, held leases and background work, on one event loop.
+
+    One timer serves all leases that renew themselves.
+    """
+
+    def __init__(self) -> None:
+        self.process = current.id
+        self._queues: dict[str, Queue] = {}
+        self._holds: dict[Hold, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # Waiting.
+
+    def waiting(self, key: str) -> bool:
+        """Whether somebody waits for a lease in this process."""
+        return key in self._queues
+
+    def queue(self, key: str) -> Queue:
+        """Those who wait for a lease."""
+        return self._queues.setdefault(key, Queue())
+
+    def left(self, key: str) -> None:
+        """Forget a queue that nobody is in any more."""
+        if key in self._queues and not self._queues[key]:
+            del self._queues[key]
+
+    def freed(self, backend: Any, key: str) -> None:
+        """A lease was given back: its next holder may be in this process.
+
+        A backend that tells of it tells everybody: to be ahead of them would starve other processes.
+        """
+        if key in self._queues and not hasattr(backend, "wait"):
+            self._queues[key].freed()
+
+    # Renewing.
+
+    def renew(self, hold: Hold) -> None:
+        """Renew a lease until `forget`, and tell its holder if that fails."""
+        self._holds[hold] = None
+        if self._timer is None or self._timer.when() > self._loop_time(hold.renew_at):
+            self._arm(hold.renew_at)
+
+    def forget(self, hold: Hold) -> None:
+        """Renew a lease no more."""
+        self._holds.pop(hold, None)
+
+    def _loop_time(self, at: float) -> float:
+        return asyncio.get_running_loop().time() + at - monotonic()
+
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(_TICK, at - monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = monotonic()
+        for hold in [*self._holds]:
+            if now >= hold.deadline:
+                self.forget(hold)
+                hold.lose()
+            elif now >= hold.renew_at and not hold.renewing and now < hold.until:
+                hold.renewing = True
+                self.start(self._renew(hold))
+        if self._holds:
+            self._arm(min(_next_look(hold, now) for hold in self._holds))
+
+    async def _renew(self, hold: Hold) -> None:
+        sent_at = monotonic()
+        try:
+            number = await hold.backend.acquire(
+                name=hold.key, token=hold.token, duration=hold.duration
+            )
+        except Exception as error:  # the next look tries again, as long as the lease lasts
+            _log.warning("a lease could not be renewed (%s); trying again", type(error).__name__)
+            hold.renew_at = monotonic() + hold.duration / 10
+            number = None
+        finally:
+            hold.renewing = False
+        if hold not in self._holds:
+            # It was given back meanwhile: if that came first, this has taken it anew.
+            self.give_back(hold.backend, hold.key, hold.token, hold.duration)
+        elif number is not None and number != hold.fencing_token:
+            self._lost(hold, took_anew=number != 0)
+        else:
+            if number is not None:
+                hold.granted(sent_at)
+            self.renew(hold)
+
+    def _lost(self, hold: Hold, *, took_anew: bool) -> None:
+        self.forget(hold)
+        hold.lose()
+        if took_anew:  # after it had ended: somebody may have held it in between
+            self.give_back(hold.backend, hold.key, hold.token, hold.duration)
+
+    # In the background.
+
+    def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None] | None":
+        """Run something in the background; None when the loop is at its end."""
+        try:
+            task = asyncio.get_running_loop().create_task(work)
+        except RuntimeError:
+            work.close()
+            return None
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits for it has it; for nobody else is it news
+
+    def give_back(self, backend: Any, key: str, token: str, duration: float) -> None:
+        """See to it that nobody's lease does not last: it may have been taken, or not."""
+        self.start(self._give_back(backend, key, token, monotonic() + duration))
+
+    async def _give_back(self, backend: Any, key: str, token: str, until: float) -> None:
+        await _release(backend, key, token, until)
+        self.freed(backend, key)
+        await asyncio.sleep(_AGAIN)
+        await _release(backend, key, token, until)
+        self.freed(backend, key)
+
+    async def settle(self) -> None:
+        """Wait for what runs in the background."""
+        while self._tasks:
+            await asyncio.wait([*self._tasks])
+
+
+def local_of(backend: Any) -> Local:
+    """What this process knows about a backend; a forked child begins anew."""
+    local: Local | None = getattr(backend, "_local", None)
+    if local is None or local.process != current.id:
+        local = backend._local = Local()
+    return local
+
+
+async def _release(backend: Any, key: str, token: str, until: float) -> None:
+    """Ask until the backend has answered, or the lease has ended by itself."""
+    while monotonic() < until:  # no event tells that a server is there again
+        try:
+            await backend.release(name=key, token=token)
+        except Exception:
+            await asyncio.sleep(_RETRY)
+        else:
+            return
+
+
+def _next_look(hold: Hold, now: float) -> float:
+    if hold.renewing or now >= hold.until:
+        return hold.deadline
+    return min(hold.renew_at, hold.deadline)

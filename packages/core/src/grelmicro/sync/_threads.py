@@ -1,0 +1,85 @@
+"""Locks for worker threads."""
+
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from grelmicro._threads import loop_of, run_on
+from grelmicro.sync._checks import check_timeout
+from grelmicro.sync._holds import LockHandle
+
+if TYPE_CHECKING:
+    from grelmicro.sync._lock import Lock
+
+__all__ = ["ThreadLock", "holder_of"]
+
+T = TypeVar("T")
+
+
+class _Thread:
+    """A thread as a holder: as long as it lives, and nobody else under the same number."""
+
+
+def holder_of(threads: Any) -> object:
+    """The running thread's own object in a `threading.local`."""
+    holder: object | None = getattr(threads, "holder", None)
+    if holder is None:
+        holder = threads.holder = _Thread()
+    return holder
+
+
+class ThreadLock:
+    """A `Lock` for callers in worker threads: `with lock.from_thread: ...`.
+
+    Each thread is a holder of its own. Every method makes one trip to the event loop that the
+    backend was opened on, and waits here for what comes of it.
+
+    Raises:
+        BackendNotOpenError: From every method: the backend was never opened, or is closed.
+        RuntimeError: From every method: this is the thread of an event loop, which would stop.
+    """
+
+    def __init__(self, lock: "Lock") -> None:
+        self._lock = lock
+
+    def __enter__(self) -> LockHandle:
+        """Wait for the lock, and hold it for the block. Raises what `async with` raises."""
+        return self._run(self._lock._enter)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the lock back. Raises what leaving an `async with` raises."""
+        self._run(lambda holder: self._lock._leave(holder, exc))
+
+    def acquire(self, timeout: float | None = None) -> LockHandle:
+        """Wait for the lock, for `timeout` seconds at most. Raises what `Lock.acquire` raises."""
+        seconds = check_timeout(timeout)
+        return self._run(lambda holder: self._lock._acquire(holder, seconds))
+
+    def acquire_nowait(self) -> LockHandle:
+        """Take the lock if it is free. Raises what `Lock.acquire_nowait` raises."""
+        return self._run(self._lock._acquire_nowait)
+
+    def extend(self) -> None:
+        """Let the lock last for its lease from now. Raises what `Lock.extend` raises."""
+        self._run(self._lock._extend)
+
+    def release(self) -> None:
+        """Give the lock back. Raises what `Lock.release` raises."""
+        self._run(self._lock._release)
+
+    def locked(self) -> bool:
+        """Whether anybody holds the lock. Raises what `Lock.locked` raises."""
+        return self._run(lambda _: self._lock.locked())
+
+    def owned(self) -> bool:
+        """Whether this thread holds the lock. Raises what `Lock.owned` raises."""
+        return self._run(self._lock._owned)
+
+    def _run(self, call: Callable[[object], Coroutine[Any, Any, T]]) -> T:
+        loop = loop_of(self._lock.backend)
+        return run_on(loop, call(holder_of(self._lock._threads)))
