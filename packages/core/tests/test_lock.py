@@ -213,7 +213,7 @@ async def test_a_lease_that_ended_belongs_to_the_next_holder() -> None:
 async def test_the_same_task_may_have_it_again_after_its_own_lease_ended() -> None:
     lock = Lock("cart", backend=MemorySyncAdapter(), lease_duration=0.01)
     first = await lock.acquire()
-    while await lock.owned():
+    while await lock.owned():  # noqa: ASYNC110  # no event tells
         await asyncio.sleep(0.002)
     second = await lock.acquire()
     assert second.fencing_token > first.fencing_token
@@ -234,7 +234,7 @@ async def test_extending_what_ended_is_an_error_and_takes_nothing(
 ) -> None:
     lock = Lock("cart", backend=backend, lease_duration=0.01)
     handle = await lock.acquire()
-    while await lock.owned():
+    while await lock.owned():  # noqa: ASYNC110  # no event tells
         await asyncio.sleep(0.002)
     with pytest.raises(LockLostError):
         await lock.extend()
@@ -255,14 +255,14 @@ async def test_a_block_renews_its_lease(backend: MemorySyncAdapter) -> None:
 async def test_a_lease_that_is_not_renewed_ends_and_the_block_says_so(
     settings: dict[str, Any], backend: MemorySyncAdapter
 ) -> None:
-    with pytest.raises(LockLostError):
+    with pytest.raises(LockLostError):  # noqa: PT012  # leaving the block is the subject
         async with Lock("cart", backend=backend, lease_duration=0.05, **settings):
-            while await Lock("cart", backend=backend).locked():
+            while await Lock("cart", backend=backend).locked():  # noqa: ASYNC110  # no event tells
                 await asyncio.sleep(0.005)
 
 
 async def test_a_lost_lease_is_told_within_a_renewal(backend: MemorySyncAdapter) -> None:
-    with pytest.raises(LockLostError):
+    with pytest.raises(LockLostError):  # noqa: PT012  # leaving the block is the subject
         async with Lock("cart", backend=backend, lease_duration=0.3) as handle:
             backend._leases.clear()  # somebody has deleted it
             async with asyncio.timeout(5):
@@ -274,7 +274,7 @@ async def test_a_lost_lease_is_told_within_a_renewal(backend: MemorySyncAdapter)
 async def test_the_error_of_a_block_is_not_hidden_by_a_lost_lease(
     backend: MemorySyncAdapter,
 ) -> None:
-    with pytest.raises(ZeroDivisionError) as caught:
+    with pytest.raises(ZeroDivisionError) as caught:  # noqa: PT012  # leaving the block is the subject
         async with Lock("cart", backend=backend):
             backend._leases.clear()
             _ = 1 / 0
@@ -284,7 +284,7 @@ async def test_the_error_of_a_block_is_not_hidden_by_a_lost_lease(
 async def test_a_loop_that_was_blocked_for_longer_than_the_lease(
     backend: MemorySyncAdapter,
 ) -> None:
-    with pytest.raises(LockLostError):
+    with pytest.raises(LockLostError):  # noqa: PT012  # leaving the block is the subject
         async with Lock("cart", backend=backend, lease_duration=0.05) as handle:
             threading.Event().wait(0.1)
             async with asyncio.timeout(5):
@@ -293,7 +293,7 @@ async def test_a_loop_that_was_blocked_for_longer_than_the_lease(
 
 async def test_a_backend_that_cannot_renew_is_a_lost_lease() -> None:
     backend = Faulty()
-    with pytest.raises(LockReleaseError):
+    with pytest.raises(LockReleaseError):  # noqa: PT012  # leaving the block is the subject
         async with Lock("cart", backend=backend, lease_duration=0.1) as handle:
             backend.fails = True
             async with asyncio.timeout(5):
@@ -306,7 +306,7 @@ async def test_renewal_survives_a_failure_that_passes() -> None:
     async with Lock("cart", backend=backend, lease_duration=0.3) as handle:
         backend.fails = True
         before = len(backend.requests)
-        while len(backend.requests) < before + 2:
+        while len(backend.requests) < before + 2:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0.005)
         backend.fails = False
         await asyncio.sleep(0.4)
@@ -421,9 +421,8 @@ async def test_it_finds_the_backend_of_the_open_app_on_every_call() -> None:
             assert not await lock.locked()
         assert await lock.locked()
         await lock.release()
-    async with Grelmicro(uses=[MemoryProvider()]) as micro:
-        async with micro.sync.lock("cart"):
-            assert await lock.locked()
+    async with Grelmicro(uses=[MemoryProvider()]) as micro, micro.sync.lock("cart"):
+        assert await lock.locked()
 
 
 # From threads.

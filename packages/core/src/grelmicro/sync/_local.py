@@ -56,7 +56,7 @@ class Local:
     def freed(self, backend: Any, key: str) -> None:
         """A lease was given back: its next holder may be in this process.
 
-        A backend that tells of it tells everybody: to be ahead of them would starve other processes.
+        A backend that tells of it tells everybody; to be first would starve other processes.
         """
         if key in self._queues and not hasattr(backend, "wait"):
             self._queues[key].freed()

@@ -1,9 +1,17 @@
 """What redis-py is asked to make and to find: its clients, the primary of the day, slot maps."""
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
+from redis.asyncio import (
+    BlockingConnectionPool,
+    ConnectionPool,
+    Redis,
+    RedisCluster,
+    Sentinel,
+    SSLConnection,
+)
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -14,7 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from grelmicro.providers._redis_urls import Topology
 
-__all__ = ["close_client", "find_primary", "find_slots", "make_client"]
+__all__ = ["close_client", "find_primary", "find_slots", "make_client", "make_node_client"]
 
 Place = tuple[str, int]
 
@@ -43,6 +51,14 @@ def make_client(
         sentinel = _sentinel(topology, timeout)
         return cast("Redis", sentinel.master_for(topology.service, **_flat(options)))
     return Redis.from_pool(BlockingConnectionPool(**{"timeout": timeout, **options}))
+
+
+def make_node_client(topology: Topology, *, timeout: float) -> Redis:
+    """A client of any one node of a cluster that has connections of its own."""
+    host, port = random.choice(topology.places)  # noqa: S311  # no secret
+    options: dict[str, Any] = {**_bounds(timeout), "protocol": 2, **topology.options}
+    place = {"host": host, "port": port, "retry": _never()}
+    return Redis.from_pool(ConnectionPool(**{**options, **place}))
 
 
 async def close_client(client: "Redis | RedisCluster") -> None:

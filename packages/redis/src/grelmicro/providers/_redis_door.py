@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from threading import get_ident
 from typing import Any, Protocol
 
-from grelmicro.errors import OutOfContextError
 from grelmicro._process import current
+from grelmicro.errors import OutOfContextError
 from grelmicro.providers._redis_commands import Args, check_shared
 
 __all__ = ["ClosedDoor", "Door", "OpenDoor"]

@@ -1,29 +1,31 @@
 """The Redis provider: one place that knows the server, and one door to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import NoScriptError
+from redis.asyncio.client import PubSub
 
-from grelmicro.errors import OutOfContextError
 from grelmicro._process import current
+from grelmicro.errors import OutOfContextError
 from grelmicro.providers._provider import Provider
+from grelmicro.providers._redis_calls import Commands
 from grelmicro.providers._redis_client_door import ClientDoor
-from grelmicro.providers._redis_clients import close_client, make_client
-from grelmicro.providers._redis_commands import Argument, K, by_slot, literal
+from grelmicro.providers._redis_clients import close_client, make_client, make_node_client
 from grelmicro.providers._redis_config import RedisConfig, RedisProviderConfigError, resolve
 from grelmicro.providers._redis_connection import OutcomeUnknownError
 from grelmicro.providers._redis_door import ClosedDoor, Door, OpenDoor
+from grelmicro.providers._redis_listener import Heard, Listener
 from grelmicro.providers._redis_open import multiplexed
 from grelmicro.providers._redis_scripts import RedisScript
 from grelmicro.providers._settings import masked
 
 if TYPE_CHECKING:
     from grelmicro.cache.redis import RedisCacheAdapter
+    from grelmicro.sync.redis import RedisSyncAdapter
 
 __all__ = [
     "OutcomeUnknownError",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 
-class RedisProvider(Provider):
+class RedisProvider(Commands, Provider):
     """A Redis or Valkey server: its address, its client, and the life of both.
 
     Settings come from keywords, then from the environment, then from defaults, field by field.
@@ -129,6 +131,7 @@ class RedisProvider(Provider):
         self._process = current.id
         self._inherited: list[object] = []
         self._door: Door = ClosedDoor(self)
+        self._listener: Listener | None = None
 
     @property
     def url(self) -> str:
@@ -182,7 +185,8 @@ class RedisProvider(Provider):
     def _forget(self) -> None:
         """Be closed, without touching a socket; nothing of it is finalised before the end."""
         self._inherited.append(self._door)
-        self._entered, self._door = 0, ClosedDoor(self)
+        self._inherited.append(self._listener)
+        self._entered, self._door, self._listener = 0, ClosedDoor(self), None
         if self._config is not None:
             self._inherited.append(self._client)
             self._client = None
@@ -198,7 +202,10 @@ class RedisProvider(Provider):
         if self._entered:
             return
         door, self._door = self._door, ClosedDoor(self)
+        listener, self._listener = self._listener, None
         try:
+            if listener is not None:
+                await listener.close()
             await door.close()
         finally:
             await self._close_client()
@@ -223,100 +230,44 @@ class RedisProvider(Provider):
 
         return RedisCacheAdapter(provider=self, **kwargs)
 
-    def execute(self, *args: Argument, repeatable: bool = False) -> Coroutine[Any, Any, Any]:
-        """Send one command, and return its reply undecoded: the door of every adapter.
+    def sync(self, **kwargs: Any) -> "RedisSyncAdapter":
+        """Make the synchronization adapter: `RedisSyncAdapter(provider=self, **kwargs)`."""
+        from grelmicro.sync.redis import RedisSyncAdapter  # only who locks imports it
 
-        A caller that is cancelled leaves at once. Its command may be done all the same.
+        return RedisSyncAdapter(provider=self, **kwargs)
 
-        Args:
-            args: The command and its arguments.
-            repeatable: Whether the command may be sent again when its fate is unknown: reads may,
-                writes may not.
+    def listen(self, channel: str, heard: Heard) -> None:
+        """Call `heard` with each message that is published on a channel.
 
-        Raises:
-            OutOfContextError: The provider is not open, or not on this event loop.
-            ValueError: The command would block or change a connection that others share; `client`
-                gives it one of its own.
-            TimeoutError: There was no answer within the provider's `timeout`.
-            OutcomeUnknownError: The connection was lost before the reply; the command may have been
-                done.
-            redis.exceptions.RedisError: There is no connection, or the server refused.
-        """
-        return self._door.execute(args, repeatable)
-
-    async def execute_many(
-        self, commands: Iterable[Sequence[Argument]], *, repeatable: bool = False
-    ) -> list[Any]:
-        """Send commands together, and return their replies in order: one round trip.
-
-        They are no transaction: each is done, or fails, by itself.
+        It is called with None, too, when it listens from now on and after a lost connection: what
+        was published before may have been missed. The client of a foreign cluster hears nothing.
 
         Args:
-            commands: Each with its arguments.
-            repeatable: As in `execute`, for each of them.
-
-        Raises:
-            Exception: The first failure, as in `execute`, after all commands have come to an end.
+            channel: The channel's name.
+            heard: A plain function that does not wait.
         """
-        replies = await self._door.execute_many([*map(tuple, commands)], repeatable)
-        for reply in replies:
-            if isinstance(reply, BaseException):
-                raise reply
-        return replies
+        if self._listener is None and (make := self._make_pubsub()):
+            self._listener = Listener(make)
+        if self._listener is not None:
+            self._listener.add(channel, heard)
 
-    async def run(
-        self,
-        script: RedisScript,
-        *,
-        keys: Sequence[Argument] = (),
-        args: Sequence[Argument] = (),
-        repeatable: bool = False,
-    ) -> Any:
-        """Run a script in one round trip; in two when the server does not have it yet.
+    def unlisten(self, channel: str, heard: Heard) -> None:
+        """Call it no more."""
+        if self._listener is not None:
+            self._listener.remove(channel, heard)
 
-        Args:
-            script: The script.
-            keys: All keys that it touches; on a cluster they have to be in one slot.
-            args: Its further arguments.
-            repeatable: As in `execute`.
-
-        Raises:
-            Exception: As in `execute`.
-        """
-        rest = (len(keys), *keys, *args)
-        try:
-            return await self.execute("EVALSHA", script.sha, *rest, repeatable=repeatable)
-        except NoScriptError:
-            return await self.execute("EVAL", script.source, *rest, repeatable=repeatable)
-
-    async def scan(self, prefix: str, *, count: int = 1000) -> AsyncIterator[list[bytes]]:
-        """The names of all keys that begin with `prefix`, taken literally, some at a time.
-
-        A name may come twice, and keys that are made or removed meanwhile may be missed.
-
-        Args:
-            prefix: What the names begin with.
-            count: How many keys the server looks at in one step.
-
-        Raises:
-            Exception: As in `execute`.
-        """
-        pattern = literal(prefix) + "*"
-        for node in await self._door.nodes():
-            cursor: Argument = "0"
-            while True:
-                command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count)
-                cursor, names = await self._door.execute(command, True, node)
-                yield names
-                if int(cursor) == 0:
-                    break
-
-    def together(self, keys: Sequence[K]) -> list[Sequence[K]]:
-        """Keys in groups that one command may name: one group, or one a slot of a cluster."""
-        return by_slot(keys) if self._is_cluster else [keys]
+    def _make_pubsub(self) -> Callable[[], PubSub] | None:
+        """What makes subscriptions: of a cluster, any node will do."""
+        if not self.is_cluster:
+            return self.client.pubsub
+        if self._config is None:
+            return None
+        topology, timeout = self._config.topology, self._timeout
+        return lambda: make_node_client(topology, timeout=timeout).pubsub()
 
     @property
-    def _is_cluster(self) -> bool:
+    def is_cluster(self) -> bool:
+        """Whether keys are spread over the servers of a cluster."""
         if self._config is not None:
             return self._config.topology.kind == "cluster"
         return isinstance(self._client, RedisCluster)

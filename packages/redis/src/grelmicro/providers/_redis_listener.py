@@ -1,0 +1,113 @@
+"""Messages of channels, over one connection of redis-py that is made for the first listener."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from grelmicro.providers._redis_link import PAUSES, jittered
+
+__all__ = ["Heard", "Listener"]
+
+_log = logging.getLogger("grelmicro.redis")
+
+Heard = Callable[[bytes | None], None]
+"""What is called with a message; with None when some may have been missed."""
+
+
+class Listener:
+    """Listens to channels as long as somebody wants to know.
+
+    Args:
+        make: Makes a subscription without channels; no I/O.
+    """
+
+    def __init__(self, make: Callable[[], PubSub]) -> None:
+        self._make = make
+        self._heard: dict[bytes, list[Heard]] = {}
+        self._pubsub: PubSub | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    def add(self, channel: str, heard: Heard) -> None:
+        """Call `heard` with each message of a channel from now on, and once when it listens."""
+        self._heard.setdefault(channel.encode(), []).append(heard)
+        self._changed.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._listen())
+
+    def remove(self, channel: str, heard: Heard) -> None:
+        """Call it no more."""
+        callbacks = self._heard.get(channel.encode(), [])
+        if heard in callbacks:
+            callbacks.remove(heard)
+        if not callbacks:
+            self._heard.pop(channel.encode(), None)
+            self._changed.set()
+
+    async def close(self) -> None:
+        """Listen no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _listen(self) -> None:
+        failures = 0
+        while True:
+            pubsub = self._make()
+            try:
+                await self._follow(pubsub)
+            except (RedisError, OSError) as error:
+                _log.warning("a subscription was lost (%s); trying again", type(error).__name__)
+                failures = min(failures + 1, len(PAUSES))
+            finally:
+                await _end(pubsub)
+            await asyncio.sleep(jittered(PAUSES[failures - 1]))
+
+    async def _follow(self, pubsub: PubSub) -> None:
+        """Subscribe to what is wanted, and hear."""
+        reading: asyncio.Task[None] | None = None
+        try:
+            while True:
+                self._changed.clear()
+                await self._subscribe(pubsub)
+                if reading is None and pubsub.subscribed:
+                    reading = asyncio.create_task(self._read(pubsub))
+                changed = asyncio.ensure_future(self._changed.wait())
+                waited = {changed} if reading is None else {changed, reading}
+                try:
+                    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
+                if reading is not None and reading.done():
+                    reading.result()
+                    reading = None
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.wait([reading])
+
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        wanted, have = {*self._heard}, {*pubsub.channels}
+        if new := wanted - have:
+            await pubsub.subscribe(*new)
+        if old := have - wanted:
+            await pubsub.unsubscribe(*old)
+
+    async def _read(self, pubsub: PubSub) -> None:
+        while pubsub.subscribed:
+            message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
+            if message is not None and message["type"] in ("message", "subscribe"):
+                data = message["data"] if message["type"] == "message" else None
+                for heard in [*self._heard.get(message["channel"], ())]:
+                    heard(data)
+
+
+async def _end(pubsub: PubSub) -> None:
+    with suppress(RedisError, OSError):
+        await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py's own
