@@ -101,8 +101,7 @@ async def test_a_failover_under_load(
         await asyncio.gather(*tasks)
         async with RedisProvider(new.url) as direct:
             counted = int(await direct.execute("GET", "n"))
-        # What the old primary confirmed last may not have reached the new one: replication of Redis
-        # is asynchronous. What is counted twice would be our fault.
-        assert counted <= outcomes["done"] + outcomes["unknown"]
-        assert counted > outcomes["done"] / 2
+        # What the old primary confirmed until the sentinel took its role away is lost: replication of
+        # Redis is asynchronous. What is counted twice would be our fault.
+        assert 600 <= counted <= outcomes["done"] + outcomes["unknown"]
     assert asyncio.all_tasks() == {asyncio.current_task()}
