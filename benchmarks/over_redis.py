@@ -1,7 +1,7 @@
-"""GET and SET over one Redis, side by side: `over_redis.py [--rounds N] [--uvloop] [--json FILE]`.
+"""GET and SET over one Redis, side by side; `over_redis.py --help` tells the options.
 
-Every client has its turn in every round, with 1, 16 and 256 callers that each send one command after
-the other. Ratios are to redis-py's pool in the same round.
+Every client has its turn in every round, with 1, 16 and 256 callers that each send one command
+after the other. Ratios are to redis-py's pool in the same round.
 """
 
 import argparse
@@ -224,9 +224,8 @@ def rows(samples: Samples) -> list[dict[str, Any]]:
 
 def show(table: list[dict[str, Any]]) -> None:
     """Print the rows, and a mark where a target is missed."""
-    print(
-        f"{'client':28} {'':4}{'callers':>7} {'a second':>9} {'ratio':>6} {'p50 ms':>8} {'p99 ms':>8}"
-    )
+    heads = ("callers", "a second", "ratio", "p50 ms", "p99 ms")
+    print(f"{'client':32}{heads[0]:>7} {heads[1]:>9} {heads[2]:>6} {heads[3]:>8} {heads[4]:>8}")
     for row in table:
         target = TARGETS[row["callers"]] if row["client"] == OURS else 0.0
         mark = f" (target {target}{'' if row['ratio'] >= target else ', missed'})" if target else ""

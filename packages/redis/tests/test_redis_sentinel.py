@@ -101,7 +101,7 @@ async def test_a_failover_under_load(
         await asyncio.gather(*tasks)
         async with RedisProvider(new.url) as direct:
             counted = int(await direct.execute("GET", "n"))
-        # What the old primary confirmed until the sentinel took its role away is lost: replication of
-        # Redis is asynchronous. What is counted twice would be our fault.
+        # What the old primary confirmed until the sentinel took its role away is lost: Redis
+        # replicates asynchronously. What is counted twice would be our fault.
         assert 600 <= counted <= outcomes["done"] + outcomes["unknown"]
     assert asyncio.all_tasks() == {asyncio.current_task()}

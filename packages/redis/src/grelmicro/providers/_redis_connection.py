@@ -95,7 +95,6 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._unwritten: list[bytes] = []
         self._unwritten_size = 0
-        self._flushes = False
         self._incoming = 0
         self._full = False
         self._greeted = False
@@ -115,15 +114,13 @@ class Connection(asyncio.Protocol):
             return future
         waiting, unwritten = self._waiting, self._unwritten
         if not unwritten:
-            if not self._flushes:
-                self._flushes = True
-                self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush)
             self.deadline = self._loop.time() + self._timeout
         waiting.append((future, self.deadline))
         unwritten.append(command)
         self._unwritten_size += len(command)
         if self._unwritten_size > _BIG:
-            self._write()
+            self._flush()
         if len(waiting) >= _IN_FLIGHT:
             self._set_ready(False)
         if self._timer is None:
@@ -136,10 +133,6 @@ class Connection(asyncio.Protocol):
             self._changed(self)
 
     def _flush(self) -> None:
-        self._flushes = False
-        self._write()
-
-    def _write(self) -> None:
         # On a closing transport a write would vanish; kept here, it is known to be unsent.
         if self._unwritten and self._transport and not self._transport.is_closing():
             data = b"".join(self._unwritten)
@@ -227,7 +220,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=4 * _BIG)
         if self._lost:
             self._transport.abort()
-        self._write()
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
         """Give each reply to the caller it belongs to."""
@@ -238,10 +231,6 @@ class Connection(asyncio.Protocol):
         except (hiredis.ProtocolError, IndexError):
             self.lose("the server sent what is no reply to a command")
             return
-        if delivered and not self._flushes:
-            # Those who have their replies run now; what they ask next is written right after.
-            self._flushes = True
-            self._loop.call_soon(self._flush)
         self._incoming = 0 if delivered else self._incoming + len(data)
         if self._incoming >= _BIG:
             self._set_ready(False)
