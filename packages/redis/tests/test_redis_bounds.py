@@ -158,8 +158,8 @@ def test_uvloop(redis_url: str, redis_prefix: str) -> None:
 @pytest.mark.parametrize(
     "command",
     ["BLPOP k 1", "brpop k 1", "BLMOVE a b LEFT LEFT 1", "SUBSCRIBE c", "MULTI", "watch k",
-     "SELECT 1", "AUTH p", "HELLO 3", "RESET", "MONITOR", "XREAD BLOCK 0 STREAMS s $", "CLIENT REPLY OFF",
-     "client tracking on", "WAIT 1 0"],
+     "SELECT 1", "AUTH p", "HELLO 3", "RESET", "MONITOR", "XREAD BLOCK 0 STREAMS s $",
+     "CLIENT REPLY OFF", "client tracking on", "WAIT 1 0"],
 )  # fmt: skip
 async def test_what_blocks_or_changes_a_connection_is_refused(
     command: str, multiplex: bool, redis_url: str
