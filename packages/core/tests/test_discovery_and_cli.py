@@ -133,7 +133,7 @@ def test_a_backend_that_is_not_open_is_what_seeds_and_contract_say() -> None:
 
 def test_the_command_line_lists_and_checks() -> None:
     listed = run("-m", "grelmicro", "providers")
-    assert listed.stdout.splitlines() == ["memory  cache, sync", "redis   cache"]
+    assert listed.stdout.splitlines() == ["memory  cache, sync", "redis   cache, sync"]
     checked = run("-m", "grelmicro", "check")
     assert (checked.returncode, "memory://" in checked.stdout) == (0, True)
     url = "redis://user:geheim@127.0.0.1:1/0"

@@ -309,17 +309,16 @@ async def test_a_name_with_several_addresses(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = asyncio.get_running_loop()
-    silent = socket.create_server(("127.0.0.2", redis_server.port), backlog=0)
 
     async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
         assert host == "several.example"
-        family, kind = socket.AF_INET, socket.SOCK_STREAM
-        places = [("127.0.0.3", port), (redis_server.host, port)]
-        return [(family, kind, 0, "", place) for place in places]
+        hosts = ("127.0.0.3", "127.0.0.2", redis_server.host)  # nobody, silent, and the server
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (each, port)) for each in hosts]
 
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
-    with silent:
-        async with RedisProvider(f"redis://several.example:{redis_server.port}") as provider:
+    url = f"redis://several.example:{redis_server.port}"
+    with socket.create_server(("127.0.0.2", redis_server.port)):
+        async with RedisProvider(url, timeout=2) as provider:
             assert await provider.ping() > 0
 
 

@@ -261,10 +261,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @asynccontextmanager
-async def tls_in_front_of(server: RedisServer, cert: Path, key: Path) -> AsyncGenerator[str]:
-    """A port that speaks TLS to its clients and plain TCP to the server, which may not have it."""
+async def tls_in_front_of(
+    server: RedisServer, cert: Path, key: Path, *, asks: bool = False
+) -> AsyncGenerator[str]:
+    """A port that speaks TLS to its clients and plain TCP to the server, which may not have it.
+
+    It may ask for the same certificate that it shows.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(cert, key)
+    if asks:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cert)
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(65536):
@@ -287,6 +295,19 @@ async def test_tls(redis_server: RedisServer, certificate: tuple[Path, Path]) ->
         RedisProvider(f"{url}?ssl_ca_certs={authority}") as provider,
     ):
         assert await provider.ping() > 0
+
+
+async def test_a_certificate_of_the_client(
+    redis_server: RedisServer, certificate: tuple[Path, Path]
+) -> None:
+    cert, key = certificate
+    async with tls_in_front_of(redis_server, *certificate, asks=True) as url:
+        ours = f"{url}?ssl_ca_certs={cert}&ssl_certfile={cert}&ssl_keyfile={key}"
+        async with RedisProvider(ours) as provider:
+            assert await provider.ping() > 0
+        async with RedisProvider(f"{url}?ssl_ca_certs={cert}", timeout=2) as provider:
+            with pytest.raises((RedisError, OSError)):
+                await provider.ping()
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused(

@@ -4,9 +4,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
@@ -22,6 +23,14 @@ from grelmicro.providers._redis_connection import Connection
 __all__ = ["Address", "dial"]
 
 Changed = Callable[[Connection], None]
+
+
+class _Place(NamedTuple):
+    """One address of a host."""
+
+    family: int
+    host: str
+    port: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,18 +115,28 @@ async def dial(address: Address, *, timeout: float, changed: Changed) -> Connect
         redis.exceptions.RedisError: There is no server, or it refuses us.
         TimeoutError: It did not answer in time.
     """
-    deadline = asyncio.get_running_loop().time() + timeout
-    connection = Connection(timeout=timeout, changed=changed)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
     try:
         async with asyncio.timeout_at(deadline):
-            await _reach(address, connection, deadline)
-            await _greet(address, connection)
+            places = await _places(address)
+            for left in range(len(places), 1, -1):  # each has its share of the time
+                share = (deadline - loop.time()) / left
+                with suppress(OSError):
+                    async with asyncio.timeout(share):
+                        return await _dial(address, places.pop(0), timeout, changed)
+            return await _dial(address, places.pop(), timeout, changed)
     except TimeoutError:
-        connection.lose("no answer in time")
         raise TimeoutError(f"{address} did not answer in time") from None
     except OSError as error:
-        connection.lose("not connected")
         raise ConnectionError(f"cannot connect to {address}: {error}") from error
+
+
+async def _dial(address: Address, place: _Place, timeout: float, changed: Changed) -> Connection:
+    connection = Connection(timeout=timeout, changed=changed)
+    try:
+        await _reach(address, place, connection)
+        await _greet(address, connection)
     except BaseException:
         connection.lose("not connected")
         raise
@@ -125,30 +144,30 @@ async def dial(address: Address, *, timeout: float, changed: Changed) -> Connect
     return connection
 
 
-async def _reach(address: Address, connection: Connection, deadline: float) -> None:
-    """Connect a socket: to the first address of the host that answers, each having its share."""
+async def _places(address: Address) -> list[_Place]:
+    """All addresses that the host's name has."""
+    if address.path is not None:
+        return [_Place(socket.AF_UNSPEC, address.path)]
+    found = await asyncio.get_running_loop().getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM
+    )
+    return [_Place(family, *place[:2]) for family, _, _, _, place in found]
+
+
+async def _reach(address: Address, place: _Place, connection: Connection) -> None:
+    """Connect a socket."""
     loop = asyncio.get_running_loop()
     if address.path is not None:
         await loop.create_unix_connection(lambda: connection, address.path)
         return
-    found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    failure: OSError = OSError("the name has no address")
-    for position, (family, _, _, _, place) in enumerate(found):
-        now = loop.time()
-        try:
-            async with asyncio.timeout_at(now + (deadline - now) / (len(found) - position)):
-                await loop.create_connection(
-                    lambda: connection,
-                    *place[:2],
-                    family=family,
-                    ssl=address.tls,
-                    server_hostname=address.host if address.tls else None,
-                )
-        except OSError as error:
-            failure = error
-        else:
-            return
-    raise failure
+    await loop.create_connection(
+        lambda: connection,
+        place.host,
+        place.port,
+        family=place.family,
+        ssl=address.tls,
+        server_hostname=address.host if address.tls else None,
+    )
 
 
 async def _greet(address: Address, connection: Connection) -> None:
