@@ -236,4 +236,5 @@ def test_check_of_a_url_that_cannot_be_used(
 
 def test_providers_lists_redis(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["providers"]) == 0
-    assert ["redis", "cache,", "sync"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["redis", "cache,", "sync"] in lines

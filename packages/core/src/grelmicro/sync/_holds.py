@@ -58,7 +58,7 @@ class LockHandle:
     __slots__ = ("_lost", "fencing_token")
 
     def __init__(self, fencing_token: int) -> None:
-        self.fencing_token = fencing_token
+        self.fencing_token: int = fencing_token
         self._lost: Lost | None = None
 
     @property

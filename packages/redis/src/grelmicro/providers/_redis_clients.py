@@ -50,15 +50,16 @@ def make_client(
     if topology.kind == "sentinel":
         sentinel = _sentinel(topology, timeout)
         return cast("Redis", sentinel.master_for(topology.service, **_flat(options)))
-    return Redis.from_pool(BlockingConnectionPool(**{"timeout": timeout, **options}))
+    options.setdefault("timeout", timeout)  # for a connection of the pool
+    return Redis.from_pool(BlockingConnectionPool(**options))
 
 
 def make_node_client(topology: Topology, *, timeout: float) -> Redis:
     """A client of any one node of a cluster that has connections of its own."""
     host, port = random.choice(topology.places)  # noqa: S311  # no secret
     options: dict[str, Any] = {**_bounds(timeout), "protocol": 2, **topology.options}
-    place = {"host": host, "port": port, "retry": _never()}
-    return Redis.from_pool(ConnectionPool(**{**options, **place}))
+    options |= {"host": host, "port": port, "retry": _never()}
+    return Redis.from_pool(ConnectionPool(**options))
 
 
 async def close_client(client: "Redis | RedisCluster") -> None:

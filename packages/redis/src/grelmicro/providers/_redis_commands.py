@@ -1,7 +1,7 @@
 """What is to be known of a command before it is sent."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -16,6 +16,7 @@ __all__ = [
     "is_odd",
     "literal",
     "misfit",
+    "pack",
     "packed",
     "slot_of",
 ]
@@ -23,6 +24,9 @@ __all__ = [
 Argument = str | bytes | int | float
 K = TypeVar("K", bound=str | bytes)
 Args = tuple[Argument, ...]
+
+pack: Callable[[Args], bytes] = cast("Any", hiredis.pack_command)
+"""The bytes of a command; its own stub knows commands of one word only."""
 
 
 def _names(text: str) -> frozenset[str]:
@@ -108,7 +112,7 @@ def packed(args: Sequence[Any]) -> bytes:
         TypeError: An argument is neither text, bytes nor a number; says which.
     """
     try:
-        return cast("bytes", hiredis.pack_command(tuple(args)))
+        return pack(tuple(args))
     except TypeError:
         raise misfit(args) from None
 

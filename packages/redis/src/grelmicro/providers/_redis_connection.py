@@ -264,8 +264,8 @@ class Connection(asyncio.Protocol):
         self._full = False
         self._refresh()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
-        self.lose(str(error) if error else "the server closed it")
+        self.lose(str(exc) if exc else "the server closed it")
         if not self.ended.done():
             self.ended.set_result(None)

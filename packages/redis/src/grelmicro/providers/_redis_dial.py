@@ -151,7 +151,7 @@ async def _places(address: Address) -> list[_Place]:
     found = await asyncio.get_running_loop().getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM
     )
-    return [_Place(family, *place[:2]) for family, _, _, _, place in found]
+    return [_Place(family, str(place[0]), int(place[1])) for family, _, _, _, place in found]
 
 
 async def _reach(address: Address, place: _Place, connection: Connection) -> None:

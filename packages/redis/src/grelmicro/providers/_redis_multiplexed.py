@@ -6,11 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from hiredis import pack_command
 from redis.exceptions import AskError, AuthenticationError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from grelmicro.providers._redis_commands import Args, is_odd, misfit, packed
+from grelmicro.providers._redis_commands import Args, is_odd, misfit, pack, packed
 from grelmicro.providers._redis_connection import NotSentError, OutcomeUnknownError
 from grelmicro.providers._redis_door import OpenDoor
 from grelmicro.providers._redis_link import PAUSES, Link, jittered
@@ -68,7 +67,7 @@ class MultiplexedDoor(OpenDoor):
         if not args or is_odd(args[0]) or self._is_elsewhere():
             self.check(args)
         try:
-            command: bytes = pack_command(args)  # type: ignore[arg-type]  # its stub knows one argument
+            command = pack(args)
         except TypeError:
             raise misfit(args) from None
         link = node or self._route.link(args)

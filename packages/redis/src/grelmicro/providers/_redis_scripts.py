@@ -13,8 +13,8 @@ class RedisScript:
     """
 
     def __init__(self, source: str) -> None:
-        self.source = source
-        self.sha = sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self.source: str = source
+        self.sha: str = sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def __repr__(self) -> str:
         return f"RedisScript({self.sha})"
