@@ -32,6 +32,7 @@ class Listener:
         self._pubsub: PubSub | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._closed = False
 
     def add(self, channel: str, heard: Heard) -> None:
         """Call `heard` with each message of a channel from now on, and once when it listens."""
@@ -52,13 +53,15 @@ class Listener:
     async def close(self) -> None:
         """Listen no more."""
         task, self._task = self._task, None
+        self._closed = True  # redis-py may swallow a cancellation that meets a reply
+        self._changed.set()
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
 
     async def _listen(self) -> None:
         failures = 0
-        while True:
+        while not self._closed:
             pubsub = self._make()
             try:
                 await self._follow(pubsub)
@@ -67,17 +70,19 @@ class Listener:
                 failures = min(failures + 1, len(PAUSES))
             finally:
                 await _end(pubsub)
-            await asyncio.sleep(jittered(PAUSES[failures - 1]))
+            if failures and not self._closed:
+                await asyncio.sleep(jittered(PAUSES[failures - 1]))
 
     async def _follow(self, pubsub: PubSub) -> None:
         """Subscribe to what is wanted, and hear."""
         reading: asyncio.Task[None] | None = None
+        over = asyncio.Event()
         try:
-            while True:
+            while not self._closed:
                 self._changed.clear()
                 await self._subscribe(pubsub)
                 if reading is None and pubsub.subscribed:
-                    reading = asyncio.create_task(self._read(pubsub))
+                    reading = asyncio.create_task(self._read(pubsub, over))
                 changed = asyncio.ensure_future(self._changed.wait())
                 waited = {changed} if reading is None else {changed, reading}
                 try:
@@ -88,6 +93,7 @@ class Listener:
                     reading.result()
                     reading = None
         finally:
+            over.set()
             if reading is not None:
                 reading.cancel()
                 await asyncio.wait([reading])
@@ -99,8 +105,8 @@ class Listener:
         if old := have - wanted:
             await pubsub.unsubscribe(*old)
 
-    async def _read(self, pubsub: PubSub) -> None:
-        while pubsub.subscribed:
+    async def _read(self, pubsub: PubSub, over: asyncio.Event) -> None:
+        while pubsub.subscribed and not over.is_set():
             message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
             if message is not None and message["type"] in ("message", "subscribe"):
                 data = message["data"] if message["type"] == "message" else None
