@@ -40,7 +40,7 @@ _STATEFUL = _names(
     " REPLCONF SHUTDOWN"
 )
 _STATEFUL_CLIENT = _names("CACHING NO-EVICT NO-TOUCH REPLY SETNAME TRACKING")
-_ODD = _BLOCKING | _STATEFUL | {"XREAD", "XREADGROUP", "CLIENT"}
+_ODD = _BLOCKING | _STATEFUL | {"XREAD", "XREADGROUP", "CLIENT", "SCRIPT"}
 _KEYLESS = _names(
     "ACL BGREWRITEAOF BGSAVE CLIENT CLUSTER COMMAND CONFIG DBSIZE DEBUG ECHO FLUSHALL FLUSHDB"
     " FUNCTION INFO KEYS LASTSAVE LATENCY LOLWUT MODULE PING PUBLISH PUBSUB RANDOMKEY ROLE SAVE"
@@ -57,17 +57,18 @@ class _Kind(NamedTuple):
     key_at: int
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=512, typed=True)
 def _kind_of(name: Argument) -> _Kind:
     text = (name.decode(errors="replace") if isinstance(name, bytes) else str(name)).upper()
     key_at = 0 if text in _KEYLESS else 3 if text in _COUNTED else 2 if text in _SECOND else 1
     return _Kind(text, key_at)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=512, typed=True)
 def is_odd(name: Argument) -> bool:
     """Whether a command of that name is to be looked at by `check_shared`."""
-    return _kind_of(name).name in _ODD
+    text = _kind_of(name).name
+    return text in _ODD or not isinstance(name, str | bytes) or text.split() != [text]
 
 
 def check_shared(args: Args) -> None:
@@ -78,7 +79,11 @@ def check_shared(args: Args) -> None:
     """
     if not args:
         raise ValueError("no command: give its name and its arguments")
+    if not isinstance(args[0], str | bytes):
+        raise misfit(args)
     name = _kind_of(args[0]).name
+    if name.split() != [name]:
+        raise ValueError(f"{name!r} is no name of a command: give each word by itself")
     if fault := _fault_of(name, args):
         raise ValueError(
             f"{name} {fault} the connection, which others share: "
@@ -91,6 +96,8 @@ def _fault_of(name: str, args: Args) -> str | None:
         return "blocks"
     if name in _STATEFUL or (name == "CLIENT" and _STATEFUL_CLIENT & {*_words(args[:2])}):
         return "changes"
+    if name == "SCRIPT" and "DEBUG" in _words(args[:2]):
+        return "changes"
     return None
 
 
@@ -98,11 +105,17 @@ def _words(args: Args) -> list[str]:
     """The arguments that may be keywords, before the keys of `STREAMS`."""
     words: list[str] = []
     for argument in args[1:]:
-        word = argument.decode(errors="replace") if isinstance(argument, bytes) else str(argument)
-        if word.upper() == "STREAMS":
+        word = _word(argument)
+        if word == "STREAMS":
             break
-        words.append(word.upper())
+        words.append(word)
     return words
+
+
+def _word(argument: Argument) -> str:
+    if isinstance(argument, str | int | float):
+        return str(argument).upper()
+    return bytes(argument).decode(errors="replace").upper()
 
 
 def packed(args: Sequence[Any]) -> bytes:

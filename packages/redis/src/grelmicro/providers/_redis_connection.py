@@ -194,8 +194,8 @@ class Connection(asyncio.Protocol):
                 at = max(deadline, now + _RESOLUTION)
                 self._timer = self._loop.call_at(at, self._expire)
                 break
+            late = True
             if not future.done():
-                late = True
                 future.set_exception(TimeoutError())
         silent = self._heard <= now - self._timeout
         if (late and silent) or not self.usable:
@@ -228,7 +228,7 @@ class Connection(asyncio.Protocol):
         try:
             self._reader.feed(data)
             delivered = self._deliver()
-        except (hiredis.ProtocolError, IndexError):
+        except (hiredis.ProtocolError, IndexError, TypeError):
             self.lose("the server sent what is no reply to a command")
             return
         self._incoming = 0 if delivered else self._incoming + len(data)

@@ -18,11 +18,15 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from grelmicro.providers._redis_connection import Connection
+from grelmicro.providers._redis_connection import Connection, NotSentError, OutcomeUnknownError
 
 __all__ = ["Address", "dial"]
 
 Changed = Callable[[Connection], None]
+
+
+class _LostError(ConnectionError):
+    """The server hung up before it had greeted us."""
 
 
 class _Place(NamedTuple):
@@ -80,6 +84,8 @@ class Address:
             return None
         names = [name for name in self.options if name.startswith("ssl_")]
         settings: dict[str, Any] = {name: self.options[name] for name in names}
+        if settings.get("ssl_cert_reqs") != "none":  # redis-py 5 checks no names unless it is told
+            settings.setdefault("ssl_check_hostname", True)
         return SSLConnection(host=self.host, **settings).ssl_context.get()
 
     def greeting(self) -> list[tuple[Any, ...]]:
@@ -122,7 +128,7 @@ async def dial(address: Address, *, timeout: float, changed: Changed) -> Connect
             places = await _places(address)
             for left in range(len(places), 1, -1):  # each has its share of the time
                 share = (deadline - loop.time()) / left
-                with suppress(OSError):
+                with suppress(OSError, _LostError):
                     async with asyncio.timeout(share):
                         return await _dial(address, places.pop(0), timeout, changed)
             return await _dial(address, places.pop(), timeout, changed)
@@ -137,6 +143,8 @@ async def _dial(address: Address, place: _Place, timeout: float, changed: Change
     try:
         await _reach(address, place, connection)
         await _greet(address, connection)
+    except (NotSentError, OutcomeUnknownError) as error:
+        raise _LostError(f"cannot connect to {address}: it hung up") from error
     except BaseException:
         connection.lose("not connected")
         raise

@@ -143,6 +143,9 @@ class Link:
 
     def _add(self, connection: Connection) -> None:
         if not connection.usable:
+            self._failures += 1
+            if self._waiters:
+                self._dial_if_useful()
             return
         self._connections.append(connection)
         self._wake(_WAKES)

@@ -42,11 +42,11 @@ class _Attempt:
 
     def may_repeat(self, failure: Exception) -> bool:
         """Whether the command was certainly not done, or may be done twice."""
-        if isinstance(failure, OutcomeUnknownError):
+        if isinstance(failure, OutcomeUnknownError | TimeoutError):
             return self.repeatable
         if isinstance(failure, AuthenticationError):
             return False
-        return isinstance(failure, (*REFUSALS, RedisConnectionError, TimeoutError))
+        return isinstance(failure, (*REFUSALS, RedisConnectionError))
 
     def pause(self, failure: Exception) -> float:
         """Seconds to wait before the next try; raises the failure after the last of them."""
