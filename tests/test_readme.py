@@ -22,7 +22,11 @@ READMES = [ROOT / "README.md", *ROOT.glob("packages/*/README.md"), ROOT / "tests
 LANGUAGES = ("console", "python", "sh", "text", "toml")
 
 REDIS = "redis://localhost:6379/0"
-"""Where readers have a server; ours is put in its place."""
+SERVERS = {
+    REDIS: "own_redis",
+    "postgresql://postgres@localhost:5432/postgres": "own_postgres",
+}
+"""Where readers have a server; ours, of a fixture, is put in its place."""
 
 COMMANDS = {
     "scripts/demo": "scripts/demo",
@@ -110,9 +114,12 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
 def test_a_program_prints_what_stands_below_it(
     block: Block, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    url = request.getfixturevalue("own_redis").url if REDIS in block.source else ""
+    source = block.source
+    for url, fixture in SERVERS.items():
+        if url in source:
+            source = source.replace(url, request.getfixturevalue(fixture).url)
     program = tmp_path / "program.py"
-    program.write_text(block.source.replace(REDIS, url))
+    program.write_text(source)
     printed = run(sys.executable, "-W", "error", program, cwd=tmp_path)
     assert printed == block.prints or not block.prints
 

@@ -1,4 +1,4 @@
-"""Pytest fixtures: `redis_server redis_url redis_prefix own_redis fault_proxy` and more.
+"""Pytest fixtures: `redis_url own_redis postgres_url own_postgres fault_proxy` and more.
 
 Every pytest run with grelmicro-testing loads this module, so all else loads on first use.
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from grelmicro.testing.proxy import FaultProxy
-    from grelmicro.testing.servers import RedisCluster, RedisSentinel, RedisServer
+    from grelmicro.testing.servers import PostgresServer, RedisCluster, RedisSentinel, RedisServer
 
 Given = TypeVar("Given")
 
@@ -70,6 +70,43 @@ def own_redis_sentinel() -> Iterator[RedisSentinel]:
 
     with _given(redis_sentinel) as watched:
         yield watched
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A Postgres for the whole session, from the ladder. Shared: never kill it."""
+    from grelmicro.testing.servers import postgres_server as climb
+
+    with _given(climb) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of the session's Postgres."""
+    return postgres_server.url
+
+
+@pytest.fixture
+def postgres_schema(postgres_url: str) -> Iterator[str]:
+    """The name of a schema of this test's own, which needs no quotes; it is removed afterwards."""
+    from uuid import uuid4
+
+    from grelmicro.testing.servers._sql import run_sql
+
+    name = f"grelmicro_test_{uuid4().hex}"
+    run_sql(postgres_url, f"CREATE SCHEMA {name}")
+    yield name
+    run_sql(postgres_url, f"DROP SCHEMA {name} CASCADE")
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A Postgres for this test alone, that may be killed, paused and restarted."""
+    from grelmicro.testing.servers import postgres_server as climb
+
+    with _given(lambda: climb(own=True)) as server:
+        yield server
 
 
 @pytest.fixture

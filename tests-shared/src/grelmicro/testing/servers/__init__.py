@@ -7,6 +7,7 @@ from grelmicro.testing.servers._ladder import (
     ServerUnavailableError,
 )
 from grelmicro.testing.servers.cluster import RedisCluster, redis_cluster
+from grelmicro.testing.servers.postgres import PostgresServer, postgres_server
 from grelmicro.testing.servers.redis import RedisServer, redis_server
 from grelmicro.testing.servers.sentinel import RedisSentinel, redis_sentinel
 
@@ -17,6 +18,8 @@ __all__ = [
     "redis_cluster",
     "RedisSentinel",
     "redis_sentinel",
+    "PostgresServer",
+    "postgres_server",
     "Ladder",
     "Rung",
     "ServerStartError",

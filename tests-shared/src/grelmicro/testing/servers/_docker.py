@@ -5,7 +5,7 @@ import importlib.util
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from grelmicro.testing.servers._ladder import ServerStartError
 
@@ -13,12 +13,15 @@ _PROBE_SECONDS = 10.0
 _PROBE = "from testcontainers.core.docker_client import DockerClient; DockerClient().client.ping()"
 
 
-def container(image: str, port: int) -> tuple[str, int, Callable[[], object]] | None:
+def container(
+    image: str, port: int, environment: Mapping[str, str] | None = None
+) -> tuple[str, int, Callable[[], object]] | None:
     """Start a container where an engine answers; None where none does.
 
     Args:
         image: The image to run.
         port: The port that the server inside listens on.
+        environment: Variables to set inside.
 
     Returns:
         Host and port as seen from here, and what stops the container.
@@ -32,7 +35,10 @@ def container(image: str, port: int) -> tuple[str, int, Callable[[], object]] | 
         warnings.simplefilter("ignore")  # testcontainers' own deprecations, as it loads
         core = importlib.import_module("testcontainers.core.container")
         try:
-            running = core.DockerContainer(image).with_exposed_ports(port).start()
+            made = core.DockerContainer(image).with_exposed_ports(port)
+            for name, value in (environment or {}).items():
+                made = made.with_env(name, value)
+            running = made.start()
             host, outside = running.get_container_host_ip(), running.get_exposed_port(port)
         except Exception as error:  # of libraries that this one does not load to name it
             raise ServerStartError(f"the container of {image} does not start: {error}") from error

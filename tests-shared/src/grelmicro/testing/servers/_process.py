@@ -20,16 +20,32 @@ _READY_SECONDS = 15.0
 _STOP_SECONDS = 3.0
 # The shell leaves a watcher behind and becomes the server, so the child's id is the server's. The
 # watcher reads our pipe: a line sends it away; its end, which any death of ours brings (SIGKILL
-# too, on every POSIX system), makes it kill the server and remove the folder.
+# too, on every POSIX system), makes it kill the server with its children, frozen ones too, and
+# remove the folder. It is one of these children itself.
 _WATCHED = """
 exec 3<&0 </dev/null
-{ read -r _ <&3 || { kill -9 $$; PATH=$PATH:/bin:/usr/bin; rm -rf -- "$0"; }; } &
+{
+  read -r _ <&3 || {
+    PATH=$PATH:/bin:/usr/bin
+    kill -STOP $$
+    me=$(exec sh -c 'echo $PPID')
+    for child in $(cat /proc/$$/task/$$/children 2>/dev/null || pgrep -P $$); do
+      [ "$child" = "$me" ] || kill -9 "$child"
+    done
+    kill -9 $$
+    rm -rf -- "$0" || { sleep 1; rm -rf -- "$0"; }
+  } 2>/dev/null
+} &
 exec "$@" 3<&-
 """
 
 
 class _PortTakenError(ServerStartError):
     """Another process bound the port between the choice and the start."""
+
+
+class _NotYetError(ServerStartError):
+    """The server ended because something has to pass first."""
 
 
 class ServerProcess:
@@ -40,13 +56,26 @@ class ServerProcess:
     Args:
         argv: The command line for a port. The process runs in its folder and logs to `server.log`.
         ready: Whether the server with this port and process id answers; never raises.
+        user: The ids of the user and the group to run as, where that is somebody else, who owns
+            the folder then.
+        parent: The folder to make the server's own in; by default the usual one.
+        passing: What in the log of a start that failed says that it may work in a moment.
     """
 
     def __init__(
-        self, argv: Callable[[int], Sequence[str]], ready: Callable[[int, int], bool]
+        self,
+        argv: Callable[[int], Sequence[str]],
+        ready: Callable[[int, int], bool],
+        *,
+        user: tuple[int, int] | None = None,
+        parent: str | None = None,
+        passing: Sequence[str] = (),
     ) -> None:
         self._argv = argv
         self._ready = ready
+        self._user = user
+        self._parent = parent
+        self._passing = passing
         self._child: subprocess.Popen[bytes] | None = None
         self.folder: Path | None = None
         self.port: int = 0
@@ -70,7 +99,7 @@ class ServerProcess:
         for ports_left in reversed(range(1 if self.port else _PORT_TRIES)):
             port = self.port or free_port()
             try:
-                self._launch(port)
+                self._launch_in_time(port)
             except _PortTakenError:
                 if not ports_left:
                     raise
@@ -78,12 +107,29 @@ class ServerProcess:
                 self.port = port
                 return
 
+    def _launch_in_time(self, port: int) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while True:
+            try:
+                return self._launch(port)
+            except _NotYetError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def _make_folder(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="grelmicro-", dir=self._parent))
+        if self._user is not None:
+            os.chown(folder, *self._user)
+        return folder
+
     def _launch(self, port: int) -> None:
-        self.folder = self.folder or Path(tempfile.mkdtemp(prefix="grelmicro-"))
+        self.folder = self.folder or self._make_folder()
         log = self.folder / LOG
         log.unlink(missing_ok=True)
-        program, *args = self._argv(port)
+        user, group = self._user or (None, None)
         try:
+            program, *args = self._argv(port)
             shell = ["/bin/sh", "-c", _WATCHED, str(self.folder)]
             with log.open("ab") as output:
                 self._child = subprocess.Popen(  # noqa: S603 - the caller's own program, no shell text
@@ -95,6 +141,9 @@ class ServerProcess:
                     env=os.environ | {"LC_ALL": "C"},
                     bufsize=0,
                     start_new_session=True,  # the terminal's Ctrl-C is for us, not for the server
+                    user=user,
+                    group=group,
+                    extra_groups=None if user is None else [],
                 )
             self._wait(port, program)
         except BaseException:
@@ -120,10 +169,12 @@ class ServerProcess:
                 raise ServerStartError(f"{late}\n{self._log()}")
             time.sleep(0.005)
         log = self._log()
-        taken = os.strerror(errno.EADDRINUSE) in log
-        raise (_PortTakenError if taken else ServerStartError)(
-            f"{program} ended at its start\n{log}"
-        )
+        raise self._kind_of_failure(log)(f"{program} ended at its start\n{log}")
+
+    def _kind_of_failure(self, log: str) -> type[ServerStartError]:
+        if os.strerror(errno.EADDRINUSE) in log:
+            return _PortTakenError
+        return _NotYetError if any(text in log for text in self._passing) else ServerStartError
 
     def _log(self) -> str:
         assert self.folder is not None
