@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grelmicro.cache import CacheError, CacheSettingsValidationError, JsonSerializer, TTLCache
-from grelmicro.cache import postgres as module
 from grelmicro.cache._postgres_keys import LONGEST, beyond, head, stored
 from grelmicro.cache.postgres import PostgresCacheAdapter
 from grelmicro.errors import OutOfContextError
@@ -326,9 +325,9 @@ async def test_closed_it_says_so(postgres_url: str, postgres_schema: str) -> Non
 
 
 async def test_who_stores_also_sweeps(
-    adapter: PostgresCacheAdapter, postgres_schema: str, other: Any, monkeypatch: pytest.MonkeyPatch
+    adapter: PostgresCacheAdapter, postgres_schema: str, other: Any
 ) -> None:
-    monkeypatch.setattr(module, "_SWEEP_SECONDS", 0.05)
+    adapter._sweeper._seconds = 0.05
     await adapter.set_many(entries={f"old{n}": b"v" for n in range(2500)}, ttl=0.001)
     await adapter.set(key="kept", value=b"v", ttl=60)
     count = f"SELECT count(*) FROM {postgres_schema}.cache"
@@ -347,33 +346,33 @@ async def test_a_sweep_passes_what_others_hold_and_what_was_renewed(
     async with other.transaction():
         renew = f"UPDATE {postgres_schema}.cache SET expires_at = 'infinity' WHERE key = $1"
         await other.execute(renew, b"\0held")
-        await adapter._sweep()
+        await adapter._sweeper.sweep(adapter.provider)
         rows = await other.fetch(f"SELECT key FROM {postgres_schema}.cache")
         assert [row[0] for row in rows] == [b"\0held"]
-    await adapter._sweep()
+    await adapter._sweeper.sweep(adapter.provider)
     assert await adapter.get(key="held") == b"v"
 
 
 async def test_a_sweep_that_fails_is_a_warning(
     adapter: PostgresCacheAdapter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await adapter._sweep()  # no table yet
-    assert "expired entries stay: UndefinedTableError" in caplog.text
+    await adapter._sweeper.sweep(adapter.provider)  # no table yet
+    assert "rows that are over stay: UndefinedTableError" in caplog.text
 
 
 async def test_leaving_ends_the_sweep(
-    postgres_server: PostgresServer, postgres_schema: str, monkeypatch: pytest.MonkeyPatch
+    postgres_server: PostgresServer, postgres_schema: str
 ) -> None:
-    monkeypatch.setattr(module, "_SWEEP_SECONDS", 0.0)
     async with (
         FaultProxy(postgres_server.host, postgres_server.port) as proxy,
         PostgresProvider(proxy.url_for(postgres_server.url)) as provider,
         provider.cache(table_name=f"{postgres_schema}.cache") as adapter,
     ):
+        adapter._sweeper._seconds = 0.0
         await adapter.set(key="k", value=b"v", ttl=60)
         await adapter.set(key="k", value=b"v", ttl=60)
-        assert adapter._sweeping is not None
-    assert adapter._sweeping.done()
+        assert adapter._sweeper._task is not None
+    assert adapter._sweeper._task.done()
 
 
 async def test_a_crash_empties_the_table_and_it_works_on(own_postgres: PostgresServer) -> None:

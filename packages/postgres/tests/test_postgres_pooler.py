@@ -152,7 +152,7 @@ async def use(url: str, table: str) -> None:
             assert await cache.touch("k1")
             await cache.delete_many(["k2", "k3"])
             await asyncio.gather(cache.delete("k4"), cache.get("k5"), provider.ping())
-            await adapter._sweep()
+            await adapter._sweeper.sweep(provider)
             await cache.clear()
             assert await cache.get_many(values) == {}
         assert pids

@@ -1,11 +1,8 @@
 """The statements of the cache over one table; all of them go by the server's clock."""
 
+from grelmicro.providers._postgres_sweeps import SWEEP_ROWS
+
 __all__ = ["Statements"]
-
-_SCHEMA_LOCK = 0x6772656C6D6963
-"""The advisory lock that replicas hold, one after the other, while they make tables."""
-
-_SWEEP_ROWS = 1000
 
 
 class Statements:
@@ -28,8 +25,6 @@ CREATE {kind} IF NOT EXISTS {table} (
 );
 CREATE INDEX IF NOT EXISTS {index} ON {table} (expires_at);
 """
-        self.make_schema = f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK});\n{self.schema}"
-        """One transaction, in which other replicas wait: IF NOT EXISTS alone is a race."""
 
         alive = "expires_at > clock_timestamp()"
         life = "clock_timestamp() + {} * interval '1 second'"
@@ -51,17 +46,15 @@ UPDATE {table} SET expires_at = {life.format("$2::float8")} WHERE key = $1 AND {
             self._delete(
                 table,
                 "key >= $1 AND key < $2 AND coalesce(name, key) >= $3 AND coalesce(name, key) < $4 "
-                f"ORDER BY key LIMIT {_SWEEP_ROWS} FOR UPDATE",
+                f"ORDER BY key LIMIT {SWEEP_ROWS} FOR UPDATE",
             )
             + " RETURNING key"
         )
         self.sweep = self._delete(
             table,
             # now() and not the clock itself, which no index can be searched for
-            f"expires_at <= now() ORDER BY expires_at LIMIT {_SWEEP_ROWS} FOR UPDATE SKIP LOCKED",
+            f"expires_at <= now() ORDER BY expires_at LIMIT {SWEEP_ROWS} FOR UPDATE SKIP LOCKED",
         )
-        self.swept_all = f"DELETE {_SWEEP_ROWS}"
-        """What the server says of a sweep that may have left some."""
 
     def _delete(self, table: str, which: str) -> str:
         """Delete rows that were locked in an order: batches that overlap never block each other."""

@@ -2,25 +2,22 @@
 
 import asyncio
 import functools
-import logging
-import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TypeVar
 
 import asyncpg
 
 from grelmicro.cache._postgres_keys import Stored, beyond, head, stored
 from grelmicro.cache._postgres_statements import Statements
-from grelmicro.errors import CacheSettingsValidationError, OutOfContextError
+from grelmicro.errors import CacheSettingsValidationError
 from grelmicro.providers._adapter import ProviderAdapter
 from grelmicro.providers._postgres_batches import Batches
 from grelmicro.providers._postgres_names import quoted_table
+from grelmicro.providers._postgres_sweeps import Sweeper
+from grelmicro.providers._postgres_tables import Table
 from grelmicro.providers.postgres import PostgresProvider
 
 __all__ = ["PostgresCacheAdapter"]
-
-T = TypeVar("T")
 
 _SHORTEST_TTL = 0.001
 
@@ -32,14 +29,6 @@ _TOGETHER = 1000
 
 _HEAVIEST = 1 << 20
 """Bytes of values that one statement carries at most, unless one alone is bigger."""
-
-_SWEEP_SECONDS = 60.0
-"""The time between two sweeps, give or take a half."""
-
-_SWEEP_ROUNDS = 100
-"""Statements of one sweep at most."""
-
-_logger = logging.getLogger("grelmicro.cache")
 
 _Entry = tuple[Stored, bytes, float]
 
@@ -85,17 +74,16 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
             raise CacheSettingsValidationError(str(error)) from None
         super().__init__(provider=provider, make=lambda: PostgresProvider(env_prefix=env_prefix))
         self._statements = Statements(*names, unlogged=unlogged)
-        self._create_schema = create_schema
+        self._table = Table(self._statements.schema, create=create_schema)
         self._prefix = _checked_prefix(prefix).encode() + b"\0"
         self._reads = Batches(self._read)
         self._writes = Batches(self._write, weigh=lambda entry: len(entry[1]), heaviest=_HEAVIEST)
-        self._next_sweep: float | None = None
-        self._sweeping: asyncio.Task[None] | None = None
+        self._sweeper = Sweeper(self._statements.sweep)
 
     @property
     def schema(self) -> str:
         """The statements that make the table, for those who do it by hand."""
-        return self._statements.schema
+        return self._table.schema
 
     async def __aexit__(
         self,
@@ -104,9 +92,7 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
         traceback: TracebackType | None,
     ) -> None:
         """Stop sweeping, and close a provider of its own."""
-        if self._sweeping is not None and self._sweeping.get_loop() is asyncio.get_running_loop():
-            self._sweeping.cancel()
-            await asyncio.wait([self._sweeping])
+        await self._sweeper.stop()
         await super().__aexit__(exc_type, exc, traceback)
 
     async def get(self, *, key: str) -> bytes | None:
@@ -148,7 +134,7 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
 
     async def touch(self, *, key: str, ttl: float) -> bool:
         """Let an entry live `ttl` seconds from now; False when there is none."""
-        status = await self._or_nothing(
+        status = await self._table.or_nothing(
             lambda: self.provider.execute(
                 self._statements.touch, self._stored(key)[0], _seconds(ttl)
             ),
@@ -166,7 +152,9 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
             await self._delete(group)
 
     async def _delete(self, names: Sequence[bytes]) -> None:
-        await self._or_nothing(lambda: self.provider.execute(self._statements.delete, names), "")
+        await self._table.or_nothing(
+            lambda: self.provider.execute(self._statements.delete, names), ""
+        )
 
     async def clear(self, *, prefix: str = "") -> None:
         """Remove the entries whose key begins with `prefix`; all of the adapter's by default.
@@ -181,7 +169,7 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
             first = max(row[0] for row in rows) + b"\0"  # the next bytes in order
 
     async def _cleared(self, *borders: bytes) -> list[asyncpg.Record]:
-        return await self._or_nothing(
+        return await self._table.or_nothing(
             lambda: self.provider.fetch(self._statements.clear, *borders), []
         )
 
@@ -189,7 +177,7 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
         return stored(self._prefix + key.encode())
 
     async def _fetch(self, query: str, names: Sequence[bytes]) -> list[asyncpg.Record]:
-        return await self._or_nothing(
+        return await self._table.or_nothing(
             lambda: self.provider.fetch(query, names, repeatable=True), []
         )
 
@@ -198,7 +186,7 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
         is_one = len(names) == 1
         query = self._statements.get_one if is_one else self._statements.get
         wanted = names[0] if is_one else [*dict.fromkeys(names)]
-        rows: list[asyncpg.Record] = await self._or_nothing(
+        rows: list[asyncpg.Record] = await self._table.or_nothing(
             lambda: self.provider.fetch(
                 query, wanted, repeatable=True, deadline=deadline, shield=False
             ),
@@ -228,49 +216,8 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
             deadline=(now if asked is None else asked) + self.provider.timeout,
             shield=asked is None,  # else in a batch
         )
-        try:
-            await ask(self._statements.set, *columns)
-        except asyncpg.UndefinedTableError as error:
-            self._refuse_if_by_hand(error)
-            await ask(self._statements.make_schema)
-            await ask(self._statements.set, *columns)
-        self._sweep_if_due(now)
-
-    async def _or_nothing(self, ask: Callable[[], Awaitable[T]], nothing: T) -> T:
-        """What there is where the table is; where it is not, nothing."""
-        try:
-            return await ask()
-        except asyncpg.UndefinedTableError as error:
-            self._refuse_if_by_hand(error)
-            return nothing
-
-    def _refuse_if_by_hand(self, error: asyncpg.UndefinedTableError) -> None:
-        if not self._create_schema:
-            error.add_note("create_schema=False: run the statements of the adapter's `schema`")
-            raise error
-
-    def _sweep_if_due(self, now: float) -> None:
-        if self._next_sweep is not None and now < self._next_sweep:
-            return
-        is_first, self._next_sweep = self._next_sweep is None, now + _pause()
-        if not is_first:
-            self._sweeping = asyncio.create_task(self._sweep())
-
-    async def _sweep(self) -> None:
-        """Remove what has expired, as long as there is much of it; a failure is only logged."""
-        try:
-            for _ in range(_SWEEP_ROUNDS):
-                status = await self.provider.execute(self._statements.sweep)
-                if status != self._statements.swept_all:
-                    break
-        except OutOfContextError:  # closed meanwhile
-            pass
-        except Exception as error:
-            _logger.warning("expired entries stay: %s: %s", type(error).__name__, error)
-
-
-def _pause() -> float:
-    return _SWEEP_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
+        await self._table.made(self.provider, lambda: ask(self._statements.set, *columns))
+        self._sweeper.if_due(self.provider)
 
 
 def _checked_prefix(prefix: str) -> str:

@@ -23,7 +23,7 @@ __all__ = ["PostgresConfig", "PostgresProviderConfigError", "resolve"]
 
 _DECOMPOSED = ("host", "port", "database", "user", "password")
 
-_LIMITS = ("timeout", "max_connections", "statement_cache_size")
+_LIMITS = ("timeout", "max_connections", "statement_cache_size", "listen")
 
 _VARIABLES = {"database": "DB"}
 """Variables that are not called like their field; `DATABASE` will do as well."""
@@ -67,6 +67,7 @@ class _Fields(BaseModel):
     timeout: float = Field(default=5.0, gt=0, le=3600)
     max_connections: int = Field(default=10, ge=1)
     statement_cache_size: int = Field(default=100, ge=0)
+    listen: bool = True
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:
@@ -94,6 +95,8 @@ class PostgresConfig(_Fields):
         max_connections: Most connections of the pool; further operations wait for one.
         statement_cache_size: Most statements that stay prepared on a connection. 0 for PgBouncer in
             transaction mode, whose connections are of another session each time.
+        listen: Whether to hear messages of other processes (LISTEN), over one connection of its
+            own. False for PgBouncer in transaction mode, which swallows them.
 
     Raises:
         PostgresProviderConfigError: A field cannot be used, or `url` and another field are given.

@@ -1,7 +1,6 @@
 """The Postgres provider: one place that knows the server, and one door to it."""
 
 import asyncio
-from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,19 +14,22 @@ from grelmicro.providers._postgres_config import (
     resolve,
 )
 from grelmicro.providers._postgres_door import (
-    NEVER,
     ClosedDoor,
     Door,
     OpenDoor,
     OutcomeUnknownError,
     PooledConnection,
 )
+from grelmicro.providers._postgres_listener import Heard, Listener
+from grelmicro.providers._postgres_statements import Statements
 from grelmicro.providers._provider import Provider
 from grelmicro.providers._settings import masked
 
 if TYPE_CHECKING:
     from grelmicro.cache.postgres import PostgresCacheAdapter
+    from grelmicro.sync.postgres import PostgresSyncAdapter
 
+    Connection = asyncpg.Connection[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
 
 __all__ = [
@@ -38,15 +40,15 @@ __all__ = [
 ]
 
 
-class PostgresProvider(Provider):
+class PostgresProvider(Statements, Provider):
     """A Postgres server: its address, its pool of connections, and the life of both.
 
     Settings come from keywords, then from the environment, then from defaults, field by field.
     Opening makes the pool; nothing is connected before the first statement. Every operation ends
     within `timeout`.
 
-    Behind PgBouncer in transaction mode, pass `statement_cache_size=0`: nothing else that goes
-    through here depends on the session.
+    Behind PgBouncer in transaction mode, pass `statement_cache_size=0, listen=False`: nothing else
+    that goes through here depends on the session.
 
     Args:
         url: `postgresql://user:password@host:5432/database`; it excludes the five fields below.
@@ -62,6 +64,8 @@ class PostgresProvider(Provider):
             be given their own.
         max_connections: Most connections of the pool, 10 by default; further operations wait.
         statement_cache_size: Most statements that stay prepared on a connection, 100 by default.
+        listen: Whether to hear messages of other processes, over one connection of its own, made
+            when somebody first listens. Without them, who waits looks from time to time.
 
     Raises:
         PostgresProviderConfigError: A setting cannot be used, or there is no server to connect to.
@@ -83,6 +87,7 @@ class PostgresProvider(Provider):
         timeout: float | None = None,
         max_connections: int | None = None,
         statement_cache_size: int | None = None,
+        listen: bool | None = None,
     ) -> None:
         given = {
             "url": url,
@@ -94,6 +99,7 @@ class PostgresProvider(Provider):
             "timeout": timeout,
             "max_connections": max_connections,
             "statement_cache_size": statement_cache_size,
+            "listen": listen,
         }
         self._start(resolve(given, env_prefix=env_prefix, env_load=env_load), env_prefix=env_prefix)
 
@@ -110,7 +116,8 @@ class PostgresProvider(Provider):
 
         Args:
             pool: A pool of asyncpg, with whatever connections it has. They are reset after each of
-                our statements, as after everybody's, which takes another round trip.
+                our statements, as after everybody's, which takes another round trip. None of them
+                is kept for hearing messages: who waits looks from time to time.
             own: Whether to close it when the provider is closed.
             timeout: Seconds within which every operation ends.
         """
@@ -131,6 +138,7 @@ class PostgresProvider(Provider):
         self._process = current.id
         self._inherited: list[object] = []
         self._door: Door = ClosedDoor(self)
+        self._listener: Listener | None = None
 
     @property
     def url(self) -> str:
@@ -194,8 +202,8 @@ class PostgresProvider(Provider):
 
     def _forget(self) -> None:
         """Be closed, without touching a socket; nothing of it is finalised before the end."""
-        self._inherited.append(self._door)
-        self._entered, self._door = 0, ClosedDoor(self)
+        self._inherited += [self._door, self._listener]
+        self._entered, self._door, self._listener = 0, ClosedDoor(self), None
         if self._config is not None:
             self._inherited.append(self._pool)
             self._pool = None
@@ -211,7 +219,10 @@ class PostgresProvider(Provider):
         if self._entered:
             return
         door, self._door = self._door, ClosedDoor(self)
+        listener, self._listener = self._listener, None
         try:
+            if listener is not None:
+                await listener.close()
             await door.close()
         finally:
             await self._close_pool()
@@ -229,81 +240,52 @@ class PostgresProvider(Provider):
         except TimeoutError:
             pool.terminate()
 
-    async def fetch(
-        self,
-        query: str,
-        *args: object,
-        repeatable: bool = False,
-        deadline: float | None = None,
-        shield: bool = True,
-    ) -> list[asyncpg.Record]:
-        """Run one statement, and return its rows: the door of every adapter.
-
-        A caller that is cancelled leaves at once. Its statement may be done all the same. It must
-        change nothing of the session: no SET, LISTEN, advisory lock or temporary table of it.
-
-        Args:
-            query: The statement.
-            args: What `$1`, `$2` and so on stand for.
-            repeatable: Whether the statement may be sent again when its fate is unknown: reads may,
-                writes may not.
-            deadline: When it has to be over, by the loop's clock; by default `timeout` from now.
-            shield: False in a task that nobody cancels, which costs less.
-
-        Raises:
-            OutOfContextError: The provider is not open, or not on this event loop.
-            TimeoutError: There was no result within the provider's `timeout`.
-            OutcomeUnknownError: The connection was lost before the result; the statement may have
-                been done.
-            OSError: The server cannot be reached.
-            asyncpg.PostgresError: The server refused.
-        """
-        rows: list[asyncpg.Record] = await self._door.run(
-            lambda connection: connection.fetch(query, *args, timeout=NEVER),
-            repeatable=repeatable,
-            deadline=deadline,
-            shield=shield,
-        )
-        return rows
-
-    async def execute(
-        self,
-        query: str,
-        *args: object,
-        repeatable: bool = False,
-        deadline: float | None = None,
-        shield: bool = True,
-    ) -> str:
-        """Run one statement, and return what the server says of it, such as `DELETE 3`.
-
-        Without `args` there may be several statements with `;` between: one transaction.
-
-        Args:
-            query: The statement; as in `fetch`, it must change nothing of the session.
-            args: What `$1`, `$2` and so on stand for.
-            repeatable: As in `fetch`.
-            deadline: As in `fetch`.
-            shield: As in `fetch`.
-
-        Raises:
-            Exception: As in `fetch`.
-        """
-        status: str = await self._door.run(
-            lambda connection: connection.execute(query, *args, timeout=NEVER),
-            repeatable=repeatable,
-            deadline=deadline,
-            shield=shield,
-        )
-        return status
-
-    async def ping(self) -> float:
-        """Ask the server for a sign of life; seconds that one round trip took."""
-        started = perf_counter()
-        await self.fetch("SELECT 1", repeatable=True)
-        return perf_counter() - started
-
     def cache(self, **kwargs: Any) -> "PostgresCacheAdapter":
         """Make the cache adapter: `PostgresCacheAdapter(provider=self, **kwargs)`."""
         from grelmicro.cache.postgres import PostgresCacheAdapter  # only who caches imports it
 
         return PostgresCacheAdapter(provider=self, **kwargs)
+
+    def sync(self, **kwargs: Any) -> "PostgresSyncAdapter":
+        """Make the adapter of locks: `PostgresSyncAdapter(provider=self, **kwargs)`."""
+        from grelmicro.sync.postgres import PostgresSyncAdapter  # only who locks imports it
+
+        return PostgresSyncAdapter(provider=self, **kwargs)
+
+    def listen(self, channel: str, heard: Heard) -> bool:
+        """Call `heard` with each message that is sent on a channel, as by `pg_notify`.
+
+        It is called with None, too, when it listens from now on and after a lost connection: what
+        was sent before may have been missed.
+
+        Args:
+            channel: The channel's name, at most 63 bytes.
+            heard: A plain function that does not wait; a second time, it is not added again.
+
+        Returns:
+            False where nothing can be heard: around a foreign pool, and with `listen=False`.
+
+        Raises:
+            OutOfContextError: The provider is not open.
+        """
+        if self._config is None or not self._config.listen:
+            return False
+        if not isinstance(self._door, OpenDoor):
+            ClosedDoor(self).refuse()
+        self._door.check()
+        if self._listener is None:
+            self._listener = Listener(self._connect, timeout=self._timeout)
+        self._listener.add(channel, heard)
+        return True
+
+    def unlisten(self, channel: str, heard: Heard) -> None:
+        """Call it no more."""
+        if self._listener is not None:
+            self._listener.remove(channel, heard)
+
+    async def _connect(self) -> "Connection":
+        """Make a connection that is not the pool's."""
+        assert self._config is not None
+        return await asyncpg.connect(
+            **self._config.address.keywords(), timeout=self._timeout, statement_cache_size=0
+        )

@@ -1,0 +1,67 @@
+"""The statements of locks over one table; all of them go by the server's clock."""
+
+__all__ = ["Statements"]
+
+_IDLE = "1 hour"
+"""The time after which a row whose lease is over is removed."""
+
+
+class Statements:
+    """The text of each.
+
+    A row outlives its lease, so that the next holder's number is drawn while the row is locked:
+    that is what makes numbers rise in the order of holders. `token` is NULL in a row that was given
+    back. There is no index on `expires_at`, which would make every renewal write to it.
+
+    Args:
+        table: The quoted name of the table.
+        sequence: The quoted name of the sequence that fencing tokens are drawn from.
+        channel: Where the names of leases that were given back are sent.
+        rows: How many rows a sweep removes at most.
+    """
+
+    def __init__(self, table: str, sequence: str, *, channel: str, rows: int) -> None:
+        self.schema = f"""\
+CREATE SEQUENCE IF NOT EXISTS {sequence};
+CREATE TABLE IF NOT EXISTS {table} (
+    name text COLLATE "C" PRIMARY KEY,
+    token text,
+    fencing bigint NOT NULL,
+    expires_at timestamptz NOT NULL,
+    awaited_until timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 50);
+"""
+        number = f"nextval('{sequence}')"
+        end = "clock_timestamp() + $3::float8 * interval '1 second'"
+        alive = "expires_at > clock_timestamp()"
+        self.acquire = f"""
+INSERT INTO {table} AS l (name, token, fencing, expires_at) VALUES ($1, $2, {number}, {end})
+ON CONFLICT (name) DO UPDATE SET
+    token = EXCLUDED.token,
+    fencing = CASE WHEN l.token = $2 AND l.{alive} THEN l.fencing ELSE {number} END,
+    expires_at = {end}
+WHERE l.token IS NULL OR l.token = $2 OR NOT l.{alive}
+RETURNING fencing"""  # noqa: S608  # a checked name
+        self.release = f"""
+WITH freed AS (
+    UPDATE {table} SET token = NULL, expires_at = clock_timestamp()
+    WHERE name = $1 AND token = $2 AND {alive}
+    RETURNING name, awaited_until > clock_timestamp() AS awaited
+)
+SELECT set_config('synchronous_commit', 'off', true),
+    CASE WHEN awaited THEN pg_notify('{channel}', name) END
+FROM freed"""  # noqa: S608  # a checked name
+        """A release may be lost in a crash, and need not wait for the disk: its lease ends. Nobody
+        is told unless somebody waits: messages make all commits of a server stand in line."""
+
+        held = f"FROM {table} WHERE name = $1 AND token IS NOT NULL AND {alive}"
+        self.locked = f"SELECT 1 {held}"
+        self.owned = f"SELECT 1 {held} AND token = $2"
+        self.await_it = f"""
+UPDATE {table} SET awaited_until = clock_timestamp() + $2::float8 * interval '1 second'
+WHERE name = $1"""  # noqa: S608  # a checked name
+        self.sweep = f"""
+DELETE FROM {table} WHERE name IN (
+    SELECT name FROM {table} WHERE expires_at < now() - interval '{_IDLE}'
+    LIMIT {rows} FOR UPDATE SKIP LOCKED
+)"""  # noqa: S608  # a checked name

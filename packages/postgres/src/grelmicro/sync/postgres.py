@@ -1,0 +1,149 @@
+"""The synchronization backend that keeps its leases in Postgres."""
+
+import asyncio
+from hashlib import sha256
+from time import monotonic
+from types import TracebackType
+
+import asyncpg
+
+from grelmicro.errors import SyncSettingsValidationError
+from grelmicro.providers._adapter import ProviderAdapter
+from grelmicro.providers._postgres_names import quoted_table
+from grelmicro.providers._postgres_sweeps import SWEEP_ROWS, Sweeper
+from grelmicro.providers._postgres_tables import Table
+from grelmicro.providers.postgres import PostgresProvider
+from grelmicro.sync._postgres_statements import Statements
+from grelmicro.sync._postgres_waiters import AWAITED, Waiters
+
+__all__ = ["PostgresSyncAdapter"]
+
+_LONGEST = 1000
+"""Bytes of a name that is stored as it is; an index takes at most 2704."""
+
+_LONGEST_LEASE = 1e11
+"""Seconds, 3000 years: what the server's clock still has room for."""
+
+
+class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
+    """Locks on Postgres, in a table of its own, by the server's clock.
+
+    Every operation is one statement, and nobody who holds or waits keeps a connection. A row has a
+    lock's name, its holder's token, its fencing token and its end. Who waits is told by a message
+    (NOTIFY) when the lock is given back, over one connection of the provider's that is not of the
+    pool; where none can be had, waiters look every `retry_interval`.
+
+    The table has a log: a lock that was granted survives a crash of the server. A standby that is
+    promoted knows what was replicated to it; ask for synchronous replication where that matters.
+    Rows that were not used for an hour are removed by those who take locks.
+
+    Args:
+        provider: The provider to borrow; by default one of its own, from the environment.
+        env_prefix: What that environment's variables begin with.
+        table_name: The table, or `schema.table`: ASCII letters, digits and `_`, up to 55 of them.
+        create_schema: Whether to make the table when it is missing; `schema` has the statements.
+
+    Raises:
+        SyncSettingsValidationError: `table_name` cannot be used.
+        PostgresProviderConfigError: The environment does not say where the server is.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: PostgresProvider | None = None,
+        env_prefix: str = "POSTGRES_",
+        table_name: str = "locks",
+        create_schema: bool = True,
+    ) -> None:
+        try:
+            table, _ = quoted_table(table_name, suffix="_fencing")
+        except ValueError as error:
+            raise SyncSettingsValidationError(str(error)) from None
+        super().__init__(provider=provider, make=lambda: PostgresProvider(env_prefix=env_prefix))
+        self._channel = f"{table_name.rpartition('.')[2]}_freed"
+        self._statements = Statements(
+            table, f'{table[:-1]}_fencing"', channel=self._channel, rows=SWEEP_ROWS
+        )
+        self._table = Table(self._statements.schema, create=create_schema)
+        self._sweeper = Sweeper(self._statements.sweep, seconds=600)
+        self._waiters = Waiters()
+
+    @property
+    def schema(self) -> str:
+        """The statements that make the table, for those who do it by hand."""
+        return self._table.schema
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Hear and sweep no more, and close a provider of its own."""
+        self.provider.unlisten(self._channel, self._waiters.heard)
+        await self._sweeper.stop()
+        await super().__aexit__(exc_type, exc, traceback)
+
+    async def acquire(self, *, name: str, token: str, duration: float) -> int:
+        """Take or extend the lease; its fencing token, 0 when somebody else holds it."""
+        rows = await self._table.made(
+            self.provider,
+            lambda: self.provider.fetch(
+                self._statements.acquire,
+                _stored(name),
+                token,
+                min(duration, _LONGEST_LEASE),
+                repeatable=True,  # the same token again gets the same answer
+            ),
+        )
+        self._sweeper.if_due(self.provider)
+        return rows[0][0] if rows else 0
+
+    async def release(self, *, name: str, token: str) -> bool:
+        """Give the lease back; False when `token` does not hold it."""
+        return await self._is_any(self._statements.release, _stored(name), token)
+
+    async def locked(self, *, name: str) -> bool:
+        """Whether anybody holds the lease."""
+        return await self._is_any(self._statements.locked, _stored(name), repeatable=True)
+
+    async def owned(self, *, name: str, token: str) -> bool:
+        """Whether `token` holds the lease."""
+        return await self._is_any(self._statements.owned, _stored(name), token, repeatable=True)
+
+    async def _is_any(self, query: str, *args: str, repeatable: bool = False) -> bool:
+        nothing: list[asyncpg.Record] = []
+        return bool(
+            await self._table.or_nothing(
+                lambda: self.provider.fetch(query, *args, repeatable=repeatable), nothing
+            )
+        )
+
+    async def wait(self, *, name: str, timeout: float) -> None:
+        """Wait until the lease may be free, for `timeout` seconds at most."""
+        key = _stored(name)
+        hears = self.provider.listen(self._channel, self._waiters.heard)
+        with self._waiters.waiting(key) as freed:
+            if hears and self._waiters.is_to_be_said(key, monotonic()):
+                await self._say_that_somebody_waits(key)
+            await asyncio.wait([freed], timeout=timeout)
+
+    async def _say_that_somebody_waits(self, key: str) -> None:
+        now = monotonic()
+        status = await self._table.or_nothing(
+            lambda: self.provider.execute(self._statements.await_it, key, AWAITED), ""
+        )
+        if status == "UPDATE 1":
+            self._waiters.said(key, now)
+
+
+def _stored(name: str) -> str:
+    """How a name is stored: as it is, or its beginning with a digest of all of it.
+
+    A name as it is has at most `_LONGEST` bytes, and the other form has more: no two meet.
+    """
+    whole = name.encode()
+    if len(whole) <= _LONGEST:
+        return name
+    return whole[: _LONGEST + 3].decode(errors="ignore") + sha256(whole).hexdigest()
