@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from grelmicro.errors import (
     OutOfContextError,
     SettingsValidationError,
 )
-from grelmicro.providers import Provider, autodiscover, available, from_url, load
+from grelmicro.providers import Provider, _discovery, autodiscover, available, from_url, load
 from grelmicro.providers.memory import MemoryProvider
 
 
@@ -37,7 +38,7 @@ def test_what_is_installed_is_found_without_importing_it() -> None:
         "print(*names); print(*sys.modules)"
     )
     names, modules = run("-c", script).stdout.splitlines()
-    assert names.split() == list(available()) == ["memory", "redis"]
+    assert names.split() == list(available()) == ["memory", "postgres", "redis"]
     assert not {"redis", "pydantic", "pydantic_settings"} & set(modules.split())
 
 
@@ -61,7 +62,15 @@ def test_a_url_finds_its_provider(url: str) -> None:
         ("mysql", "entry point"),
     ],
 )
-def test_a_missing_provider_is_named_with_the_way_out(scheme: str, advice: str) -> None:
+def test_a_missing_provider_is_named_with_the_way_out(
+    scheme: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _discovery._entry_points
+    monkeypatch.setattr(
+        _discovery,
+        "_entry_points",
+        lambda group: EntryPoints(e for e in found(group) if not e.name.startswith("postgres")),
+    )
     with pytest.raises(DependencyNotFoundError, match=advice) as failure:
         from_url(f"{scheme}://user:geheim@host/db")
     assert "geheim" not in str(failure.value)
@@ -133,7 +142,11 @@ def test_a_backend_that_is_not_open_is_what_seeds_and_contract_say() -> None:
 
 def test_the_command_line_lists_and_checks() -> None:
     listed = run("-m", "grelmicro", "providers")
-    assert listed.stdout.splitlines() == ["memory  cache, sync", "redis   cache, sync"]
+    assert listed.stdout.splitlines() == [
+        "memory    cache, sync",
+        "postgres  cache, sync",
+        "redis     cache, sync",
+    ]
     checked = run("-m", "grelmicro", "check")
     assert (checked.returncode, "memory://" in checked.stdout) == (0, True)
     url = "redis://user:geheim@127.0.0.1:1/0"
@@ -145,3 +158,19 @@ def test_the_command_line_lists_and_checks() -> None:
         assert failed.stderr.startswith("failed: ")
         assert "geheim" not in failed.stdout + failed.stderr
     assert run("-m", "grelmicro").returncode == 2
+
+
+def test_the_statements_that_make_a_backends_tables() -> None:
+    made = run("-m", "grelmicro", "ddl", "postgres")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "CREATE UNLOGGED TABLE IF NOT EXISTS \"cache\"" in made.stdout
+    assert "CREATE TABLE IF NOT EXISTS \"locks\"" in made.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [("memory", "makes no tables"), ("nothing", "no provider")]
+)
+def test_what_has_no_tables(name: str, fault: str) -> None:
+    refused = run("-m", "grelmicro", "ddl", name)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert fault in refused.stderr

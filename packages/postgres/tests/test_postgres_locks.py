@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -18,6 +19,8 @@ from grelmicro.sync import (
 )
 from grelmicro.sync.postgres import PostgresSyncAdapter
 from grelmicro.testing.servers import PostgresServer
+
+Until = Callable[[Callable[[], object], str], Any]
 
 NEVER = 60.0
 """Seconds between two looks of a waiter that is to be woken by a message."""
@@ -126,16 +129,19 @@ async def test_the_time_zone_of_a_session_makes_no_difference(
 async def test_a_row_that_is_deleted_is_a_lock_that_is_lost(
     backend: PostgresSyncAdapter, postgres_schema: str, other: Any
 ) -> None:
-    with pytest.raises(LockLostError):
+    async def hold() -> None:
         async with Lock("cart", backend=backend, lease_duration=0.3) as handle:
             await other.execute(f"DELETE FROM {postgres_schema}.locks")
             async with asyncio.timeout(0.3):
                 await handle.lost.wait()
+
+    with pytest.raises(LockLostError):
+        await hold()
     assert not await backend.locked(name="lock:cart")
 
 
 async def test_a_leader_survives_the_loss_of_its_connections(
-    provider: PostgresProvider, backend: PostgresSyncAdapter, other: Any
+    backend: PostgresSyncAdapter, other: Any, until: Until
 ) -> None:
     election = LeaderElection(
         "boss", backend=backend, lease_duration=3, renew_deadline=2, retry_interval=0.05
@@ -147,9 +153,7 @@ async def test_a_leader_survives_the_loss_of_its_connections(
             " AND datname = current_database()"
         )
         before = election._until
-        async with asyncio.timeout(10):
-            while election._until == before:
-                await asyncio.sleep(0.01)
+        await until(lambda: election._until != before, "a renewal")
         assert (election.is_leader(), election.fencing_token) == (True, number)
 
 
@@ -166,7 +170,8 @@ async def test_waiters_keep_no_pooled_connection(postgres_url: str, postgres_sch
                 for _ in range(50):
                     await asyncio.gather(provider.ping(), provider.ping())
             assert not any(task.done() for task in waiting)
-        assert sorted(await asyncio.gather(*waiting)) == [task.result() for task in waiting]
+        numbers = await asyncio.gather(*waiting)
+        assert numbers == sorted(numbers)  # first come, first served
 
 
 async def _once(lock: Lock) -> int:
@@ -184,23 +189,23 @@ async def test_a_waiter_is_woken_by_another_process_of_the_fleet(
         for _ in range(3):
             await holder.acquire()
             waiting = asyncio.create_task(_once(waiter))
-            await _until_awaited(other, table, two)
+            await _until_awaited(other, table)
             await holder.release()
             async with asyncio.timeout(5):
                 await waiting
 
 
-async def _until_awaited(other: Any, table: str, provider: PostgresProvider) -> None:
-    """Wait until a waiter has asked, and hears."""
-    query = f"SELECT awaited_until > clock_timestamp() FROM {table}"
-    async with asyncio.timeout(10):
-        while not await other.fetchval(query):
-            await asyncio.sleep(0.01)
-        while provider._listener is None or not await other.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle'"
-        ):
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)  # several looks at an unlocked row would have been over by now
+async def _until_awaited(other: Any, table: str) -> None:
+    """Wait until a waiter's row says so, and the waiter has asked once more and hears."""
+    query = (
+        f"SELECT (SELECT awaited_until > clock_timestamp() FROM {table}) AND EXISTS ("
+        "SELECT FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle')"
+    )
+    deadline = monotonic() + 10
+    while not await other.fetchval(query):
+        assert monotonic() < deadline
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)  # the lease is held: what it asks until then is refused
 
 
 async def test_a_waiter_is_woken_after_its_connection_was_lost(
@@ -212,7 +217,7 @@ async def test_a_waiter_is_woken_after_its_connection_was_lost(
         waiter = Lock("cart", backend=two.sync(table_name=table), retry_interval=NEVER)
         await holder.acquire()
         waiting = asyncio.create_task(_once(waiter))
-        await _until_awaited(other, table, two)
+        await _until_awaited(other, table)
         assert await other.fetchval(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
             " WHERE query LIKE 'LISTEN%'"
@@ -223,19 +228,16 @@ async def test_a_waiter_is_woken_after_its_connection_was_lost(
 
 
 async def test_nobody_is_told_unless_somebody_waits(
-    provider: PostgresProvider, backend: PostgresSyncAdapter
+    provider: PostgresProvider, backend: PostgresSyncAdapter, until: Until
 ) -> None:
     heard: list[bytes | None] = []
     provider.listen("locks_freed", heard.append)
-    async with asyncio.timeout(5):
-        while not heard:
-            await asyncio.sleep(0.01)
+    await until(lambda: heard, "listening")
     assert await backend.acquire(name="lock:a", token="t", duration=60)
     assert await backend.release(name="lock:a", token="t")
     assert await backend.acquire(name="lock:b", token="t", duration=60)
     waiting = asyncio.create_task(backend.wait(name="lock:b", timeout=60))
-    while not backend._waiters._said:
-        await asyncio.sleep(0.01)
+    await until(lambda: backend._waiters._said, "the row knows")
     assert await backend.release(name="lock:b", token="t")
     async with asyncio.timeout(5):
         await waiting
@@ -243,6 +245,7 @@ async def test_nobody_is_told_unless_somebody_waits(
 
 
 async def test_a_wait_ends_in_time_and_leaves_nothing(backend: PostgresSyncAdapter) -> None:
+    await backend.wait(name="lock:a", timeout=60)  # it may be free: nobody listened until now
     started = monotonic()
     await backend.wait(name="lock:a", timeout=0.05)
     assert 0.04 < monotonic() - started < 5

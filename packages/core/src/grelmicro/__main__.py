@@ -1,9 +1,9 @@
-"""The command line: `python -m grelmicro providers` and `python -m grelmicro check [URL]`."""
+"""The command line: `python -m grelmicro providers`, `check [URL]` and `ddl NAME`."""
 
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from grelmicro.errors import GrelmicroError
 from grelmicro.providers import Provider, autodiscover, available, from_url, load
@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = commands.add_parser("check", help="open a backend, ping it, and say how long that took")
     check.add_argument("url", nargs="?", help="by default GRELMICRO_URL, or memory://")
     check.set_defaults(run=lambda options: _check(options.url))
+    ddl = commands.add_parser("ddl", help="the statements that make a backend's tables")
+    ddl.add_argument("name", help="of a provider, such as postgres")
+    ddl.set_defaults(run=lambda options: _ddl(options.name))
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status
@@ -50,6 +53,20 @@ def _check(url: str | None) -> int:
         print(f"failed: {type(error).__name__}: {error}{notes}", file=sys.stderr)
         return 1
     print(f"{provider!r} answered in {seconds * 1000:.2f} ms")
+    return 0
+
+
+def _ddl(name: str) -> int:
+    try:
+        provider = load(name)
+    except GrelmicroError as error:
+        print(error, file=sys.stderr)
+        return 1
+    statements: Callable[[], str] | None = getattr(provider, "ddl", None)
+    if statements is None:
+        print(f"{name} makes no tables", file=sys.stderr)
+        return 1
+    print(statements(), end="")
     return 0
 
 

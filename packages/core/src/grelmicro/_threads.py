@@ -2,12 +2,13 @@
 
 import asyncio
 import concurrent.futures
+import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from grelmicro.errors import BackendNotOpenError
 
-__all__ = ["loop_of", "on_a_loop", "run_here", "run_on"]
+__all__ = ["loop_here", "loop_of", "on_a_loop", "run_here", "run_on", "task_here"]
 
 T = TypeVar("T")
 
@@ -15,6 +16,35 @@ _CLOSED = "the event loop that the backend was opened on is closed"
 
 _LOOK_AGAIN = 1.0
 """Seconds after which a waiting thread looks whether its loop still lives."""
+
+
+class _Last(threading.local):
+    """The loop that last ran in this thread."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+_last = _Last()
+
+
+def task_here() -> "asyncio.Task[Any]":
+    """The task that is running; faster than `current_task()`, which asks the system twice.
+
+    Raises:
+        RuntimeError: No task is running here.
+    """
+    task = asyncio.current_task(_last.loop) if _last.loop is not None else None
+    if task is None:
+        _last.loop = asyncio.get_running_loop()
+        task = asyncio.current_task(_last.loop)
+        if task is None:
+            raise RuntimeError("no task is running: await this in a coroutine")
+    return task
+
+
+def loop_here() -> asyncio.AbstractEventLoop:
+    """The loop that is running a task in this thread."""
+    return task_here().get_loop()
 
 
 def on_a_loop() -> bool:

@@ -25,6 +25,12 @@ class SyncBackend(Protocol):
     # Optional: `async def wait(self, *, name: str, timeout: float) -> None` returns as soon as the
     # lease may be free, or after `timeout` seconds. Who waits calls it before it asks again, so it
     # has to listen from its first step on. Without it, waiters ask every now and then.
+    #
+    # Optional: `async def hand_over(self, *, name: str, token: str, to: str, duration: float)`
+    # releases and acquires in one step: the lease that `token` holds is `to`'s from now on, for
+    # `duration` seconds, and nobody else could have taken it in between. It returns the new fencing
+    # token; the same one when `to` holds the lease already; 0 when neither does. It saves a process
+    # whose tasks take turns a round trip and a message each.
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease for `duration` seconds.

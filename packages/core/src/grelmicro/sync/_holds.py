@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import os
 from collections.abc import Callable
 from time import monotonic
@@ -82,9 +83,20 @@ class Hold(LockHandle):
         fencing_token: Its number.
         duration: Seconds that the lease lives without renewal.
         sent_at: The monotonic time before the request was sent, from which the lease is counted.
+        run: How many holders of this process handed it over, one to the other, up to this one.
     """
 
-    __slots__ = ("backend", "deadline", "duration", "key", "renew_at", "renewing", "token", "until")
+    __slots__ = (
+        "backend",
+        "deadline",
+        "duration",
+        "key",
+        "renew_at",
+        "renewing",
+        "run",
+        "token",
+        "until",
+    )
 
     def __init__(
         self,
@@ -94,16 +106,20 @@ class Hold(LockHandle):
         fencing_token: int,
         duration: float,
         sent_at: float,
+        run: int = 0,
     ) -> None:
-        super().__init__(fencing_token)
+        self.fencing_token = fencing_token
+        self._lost = None
         self.backend = backend
         self.key = key
         self.token = token
         self.duration = duration
-        self.until = float("inf")
+        self.run = run
+        self.until = math.inf
         """The monotonic time after which it is not renewed any more."""
         self.renewing = False
-        self.granted(sent_at)
+        self.deadline = sent_at + duration
+        self.renew_at = sent_at + duration / 3
 
     def granted(self, sent_at: float) -> None:
         """Count the lease anew from the time that a request was sent which granted it."""

@@ -15,6 +15,7 @@ from grelmicro.errors import (
 )
 from grelmicro.sync._holds import Hold, new_token
 from grelmicro.sync._local import Local, local_of
+from grelmicro.sync._queues import Front, Place, Queues
 
 __all__ = ["Leasing"]
 
@@ -54,13 +55,17 @@ class Leasing:
         self._retry_interval = retry_interval
         self._worker = worker
 
-    async def try_take(self) -> Hold | None:
+    async def try_take(self, backend: Any = None) -> Hold | None:
         """Take the lease if it is free.
+
+        Args:
+            backend: The backend that serves now, if it was just found.
 
         Raises:
             LockAcquireError: The backend failed.
         """
-        backend = self.find()
+        if backend is None:
+            backend = self.find()
         token, sent_at = new_token(self._worker), monotonic()
         try:
             number = await backend.acquire(name=self.key, token=token, duration=self.duration)
@@ -83,46 +88,70 @@ class Leasing:
             LockTimeoutError: It was not free within `timeout` seconds; tried once at least.
             LockAcquireError: The backend failed.
         """
-        local = local_of(self.find())
-        tried = not local.waiting(self.key) or timeout == 0
-        if tried and (hold := await self.try_take()) is not None:
-            return hold
+        backend = self.find()
+        queues = local_of(backend).queues
+        hold: Hold | None = None
+        place = queues.enter(self.key)
         try:
-            async with asyncio.timeout(timeout):
-                return await self._wait_for_it(local)
-        except LockTimeoutError:
-            raise
-        except TimeoutError:
-            # Whoever never came to the front looks once; it may be free at this very moment.
-            if not tried and (hold := await self.try_take()) is not None:
-                return hold
+            if place is None or timeout == 0:
+                hold = await self.try_take(backend)
+            if hold is None and timeout != 0:
+                hold = await self._wait(queues, place, timeout)
+        finally:
+            queues.leave(self.key, place, hold)
+        if hold is None:
             raise LockTimeoutError(
                 f"the lock {self.name!r} did not become free within {timeout:g} s"
-            ) from None
+            )
+        return hold
 
-    async def _wait_for_it(self, local: Local) -> Hold:
-        queue = local.queue(self.key)
+    async def _wait(self, queues: Queues, place: Place, timeout: float | None) -> Hold | None:
+        """Wait for one's turn, and for the lease; None when the time is over."""
         try:
-            async with queue.turn():
-                while True:
-                    freed = queue.watch()
-                    pushes = await self._listen(local)
-                    try:
-                        if (hold := await self.try_take()) is not None:
-                            return hold
-                        await _first_of(freed, pushes, self._retry_interval)
-                    finally:
-                        if pushes is not None:
-                            pushes.cancel()
-        finally:
-            local.left(self.key)
+            async with asyncio.timeout(timeout):
+                if place is not None:
+                    await place
+                return await self._at_the_front(queues)
+        except TimeoutError:  # whoever never came to the front looks once, too
+            return await self.try_take()
 
-    async def _listen(self, local: Local) -> "asyncio.Task[None] | None":
+    async def _at_the_front(self, queues: Queues) -> Hold:
+        """Wait for the lease as the only one of this process who talks to the backend."""
+        front = queues.fronts[self.key] = Front(self)
+        try:
+            while True:
+                hold = await self._look(front, queues.holder(self.key))
+                if hold is not None:
+                    return hold
+        finally:
+            del queues.fronts[self.key]
+            if (unwanted := front.take()) is not None:
+                local_of(unwanted.backend).give_back(
+                    unwanted.backend, self.key, unwanted.token, unwanted.duration
+                )
+
+    async def _look(self, front: Front, before: Hold | None) -> Hold | None:
+        """Ask for the lease, unless one of this process has it, and wait a while if it is taken."""
+        backend = self.find()
+        nudge = front.watch()
+        pushes = await self._listen(backend)
+        try:
+            if before is None or before.over:
+                hold = await self.try_take(backend)
+                if hold is not None:
+                    return hold
+            await _first_of(nudge, pushes, self._retry_interval)
+        finally:
+            if pushes is not None:
+                pushes.cancel()
+        return front.take()
+
+    async def _listen(self, backend: Any) -> "asyncio.Task[None] | None":
         """Begin to wait for the backend's word that the lease may be free, if it gives any."""
-        wait = getattr(self.find(), "wait", None)
+        wait = getattr(backend, "wait", None)
         if wait is None:
             return None
-        task = local.start(wait(name=self.key, timeout=_LISTEN))
+        task = local_of(backend).start(wait(name=self.key, timeout=_LISTEN))
         await asyncio.sleep(0)  # it listens before the lease is asked for
         return task
 
@@ -150,21 +179,44 @@ class Leasing:
         raise self.lost(hold)
 
     async def give_back(self, hold: Hold) -> None:
-        """Give a held lease back.
+        """Give a held lease back, or hand it over to the next of this process who waits for it.
 
         Raises:
             LockLostError: It had ended.
             LockReleaseError: The backend failed; the lease lasts until it ends by itself.
         """
+        local = local_of(hold.backend)
+        heir = local.heir(hold)
         try:
-            released = await hold.backend.release(name=self.key, token=hold.token)
+            if heir is not None:
+                is_ours = await self._hand_over(hold, heir, local)
+            else:
+                is_ours = await hold.backend.release(name=self.key, token=hold.token)
         except GrelmicroError:
             raise
         except Exception as error:
             raise LockReleaseError(_failed(error, "given back", self.name)) from error
-        local_of(hold.backend).freed(hold.backend, self.key)
-        if not released:
+        local.freed(hold.backend, self.key)
+        if not is_ours:
             raise self.lost(hold)
+
+    async def _hand_over(self, hold: Hold, heir: Front, local: Local) -> bool:
+        """Hand a lease over in one step; False when it had ended."""
+        seconds = heir.leasing.duration
+        token, sent_at = new_token(heir.leasing._worker), monotonic()
+        try:
+            number = await hold.backend.hand_over(
+                name=self.key, token=hold.token, to=token, duration=seconds
+            )
+        except BaseException:  # it may have been done
+            local.give_back(hold.backend, self.key, token, seconds)
+            raise
+        if number:
+            local.bequeath(
+                heir,
+                Hold(hold.backend, self.key, token, number, seconds, sent_at, run=hold.run + 1),
+            )
+        return bool(number)
 
     def lost(self, hold: Hold) -> LockLostError:
         """Tell the holder that the lease is lost, and make the error that says so."""

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Coroutine
 from time import monotonic
 from typing import Any
 
 from grelmicro._process import current
+from grelmicro._threads import loop_here
 from grelmicro.sync._holds import Hold
-from grelmicro.sync._queues import Queue
+from grelmicro.sync._queues import Front, Queues
 
 __all__ = ["Local", "local_of"]
 
@@ -20,6 +22,10 @@ _RETRY = 0.05
 _AGAIN = 0.02
 """Seconds after which such a lease is given back once more: the request that took it may still be
 on its way over a connection that was lost, and overtaken."""
+
+_RUN = 8
+"""Holders of one process to whom a lease is handed over, one after the other, before it is given
+back: other processes want it, too."""
 
 _TICK = 0.01
 """Seconds between two looks at leases, at least."""
@@ -33,57 +39,63 @@ class Local:
 
     def __init__(self) -> None:
         self.process = current.id
-        self._queues: dict[str, Queue] = {}
+        self.queues = Queues()
         self._holds: dict[Hold, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = math.inf
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # Waiting.
-
-    def waiting(self, key: str) -> bool:
-        """Whether somebody waits for a lease in this process."""
-        return key in self._queues
-
-    def queue(self, key: str) -> Queue:
-        """Those who wait for a lease."""
-        return self._queues.setdefault(key, Queue())
-
-    def left(self, key: str) -> None:
-        """Forget a queue that nobody is in any more."""
-        if key in self._queues and not self._queues[key]:
-            del self._queues[key]
 
     def freed(self, backend: Any, key: str) -> None:
         """A lease was given back: its next holder may be in this process.
 
         A backend that tells of it tells everybody; to be first would starve other processes.
         """
-        if key in self._queues and not hasattr(backend, "wait"):
-            self._queues[key].freed()
+        front = self.queues.fronts.get(key)
+        if front is not None and not hasattr(backend, "wait"):
+            front.wake()
+
+    def heir(self, hold: Hold) -> Front | None:
+        """Who in this process may be handed over a lease, rather than that it is given back."""
+        self.queues.given_back(hold)
+        if hold.run >= _RUN:
+            return None
+        front = self.queues.fronts.get(hold.key)
+        return front if front is not None and hasattr(hold.backend, "hand_over") else None
+
+    def bequeath(self, front: Front, hold: Hold) -> None:
+        """Hand a lease over; back to the backend with it if nobody waits for it any more."""
+        if self.queues.fronts.get(hold.key) is front and front.hold is None:
+            front.hold = hold
+            front.wake()
+        else:
+            self.give_back(hold.backend, hold.key, hold.token, hold.duration)
 
     # Renewing.
 
     def renew(self, hold: Hold) -> None:
         """Renew a lease until `forget`, and tell its holder if that fails."""
         self._holds[hold] = None
-        if self._timer is None or self._timer.when() > self._loop_time(hold.renew_at):
-            self._arm(hold.renew_at)
+        loop = loop_here()
+        if hold.renew_at < self._looks_at or loop is not self._loop:
+            self._arm(hold.renew_at, loop)
 
     def forget(self, hold: Hold) -> None:
         """Renew a lease no more."""
         self._holds.pop(hold, None)
 
-    def _loop_time(self, at: float) -> float:
-        return asyncio.get_running_loop().time() + at - monotonic()
-
-    def _arm(self, at: float) -> None:
+    def _arm(self, at: float, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(_TICK, at - monotonic()), self._tick)
+        now = monotonic()
+        self._looks_at = max(at, now + _TICK)
+        self._loop = loop
+        self._timer = loop.call_later(self._looks_at - now, self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._looks_at = None, math.inf
         now = monotonic()
         for hold in [*self._holds]:
             if now >= hold.deadline:
@@ -93,7 +105,9 @@ class Local:
                 hold.renewing = True
                 self.start(self._renew(hold))
         if self._holds:
-            self._arm(min(_next_look(hold, now) for hold in self._holds))
+            self._arm(
+                min(_next_look(hold, now) for hold in self._holds), asyncio.get_running_loop()
+            )
 
     async def _renew(self, hold: Hold) -> None:
         sent_at = monotonic()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import random
 from collections.abc import Awaitable, Callable
 from threading import get_ident
@@ -169,12 +170,12 @@ class OpenDoor(Door):
         """Do something on a connection, again if it may be; see `Door.run`."""
         self.check()
         deadline = self.loop.time() + self._timeout if deadline is None else deadline
-        tried = self._tried(work, repeatable, deadline)
         if not shield:
-            return await self._noted(tried)
-        task = self.loop.create_task(self._noted(tried))
-        task.add_done_callback(_take_note)
-        return await asyncio.shield(task)
+            return await self._noted(self._tried(work, repeatable, deadline, None))
+        answer: asyncio.Future[T] = self.loop.create_future()
+        task = self.loop.create_task(self._noted(self._tried(work, repeatable, deadline, answer)))
+        task.add_done_callback(functools.partial(_tell, answer))
+        return await answer
 
     async def _noted(self, tried: Awaitable[T]) -> T:
         """Let `close` wait for the task that this is done in."""
@@ -186,26 +187,42 @@ class OpenDoor(Door):
         finally:
             self._tasks.discard(task)
 
-    async def _tried(self, work: Work[T], repeatable: bool, deadline: float) -> T:
+    async def _tried(
+        self,
+        work: Work[T],
+        repeatable: bool,
+        deadline: float,
+        answer: "asyncio.Future[T] | None",
+    ) -> T:
         for longest in PAUSES:
             try:
-                return await self._once(work, repeatable, deadline)
+                return await self._once(work, repeatable, deadline, answer)
             except (_AgainError, *_UNDONE) as error:
                 pause = random.uniform(longest / 2, longest)  # noqa: S311  # no secret
                 if self.loop.time() + pause >= deadline:
                     raise (error.reason if isinstance(error, _AgainError) else error) from None
                 await asyncio.sleep(pause)
         try:
-            return await self._once(work, repeatable, deadline)
+            return await self._once(work, repeatable, deadline, answer)
         except _AgainError as error:
             raise error.reason from None
 
-    async def _once(self, work: Work[T], repeatable: bool, deadline: float) -> T:
+    async def _once(
+        self,
+        work: Work[T],
+        repeatable: bool,
+        deadline: float,
+        answer: "asyncio.Future[T] | None",
+    ) -> T:
+        """Do it; who waits for the answer has it before the connection is back in the pool."""
         connection = await self._connection(deadline)
         alarm = _Alarm(connection)
         timer = self.loop.call_at(deadline, alarm.ring)
         try:
-            return await work(connection)
+            result = await work(connection)
+            if answer is not None and not answer.done():
+                answer.set_result(result)
+            return result
         except Exception as error:
             if alarm.rang:
                 raise self._late() from error
@@ -272,9 +289,12 @@ class _Alarm:
         self._connection.terminate()
 
 
-def _take_note(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()  # whoever still waits has it; for nobody else is it news
+def _tell(answer: "asyncio.Future[T]", task: "asyncio.Task[T]") -> None:
+    """Tell how it ended, if somebody still waits; for nobody else is it news."""
+    if task.cancelled():
+        answer.cancel()
+    elif (error := task.exception()) is not None and not answer.done():
+        answer.set_exception(error)
 
 
 def _is_closed(connection: "Proxy") -> bool:

@@ -240,6 +240,15 @@ class PostgresProvider(Statements, Provider):
         except TimeoutError:
             pool.terminate()
 
+    @classmethod
+    def ddl(cls) -> str:
+        """The statements that make the tables of all adapters, under their default names.
+
+        For those who pass `create_schema=False`; an adapter's own `schema` is for other names.
+        """
+        nowhere = cls("postgresql://nowhere", env_load=False)
+        return "\n".join(adapter.schema for adapter in (nowhere.cache(), nowhere.sync()))
+
     def cache(self, **kwargs: Any) -> "PostgresCacheAdapter":
         """Make the cache adapter: `PostgresCacheAdapter(provider=self, **kwargs)`."""
         from grelmicro.cache.postgres import PostgresCacheAdapter  # only who caches imports it

@@ -42,6 +42,13 @@ ON CONFLICT (name) DO UPDATE SET
     expires_at = {end}
 WHERE l.token IS NULL OR l.token = $2 OR NOT l.{alive}
 RETURNING fencing"""  # noqa: S608  # a checked name
+        self.hand_over = f"""
+UPDATE {table} SET
+    token = $3,
+    fencing = CASE WHEN token = $3 THEN fencing ELSE {number} END,
+    expires_at = {end.replace("$3", "$4")}
+WHERE name = $1 AND token IN ($2, $3) AND {alive}
+RETURNING fencing"""  # noqa: S608  # a checked name
         self.release = f"""
 WITH freed AS (
     UPDATE {table} SET token = NULL, expires_at = clock_timestamp()

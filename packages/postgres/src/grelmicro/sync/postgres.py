@@ -87,17 +87,26 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease; its fencing token, 0 when somebody else holds it."""
+        number = await self._number(self._statements.acquire, name, token, duration)
+        self._sweeper.if_due(self.provider)
+        return number
+
+    async def hand_over(self, *, name: str, token: str, to: str, duration: float) -> int:
+        """Release and acquire in one step; the new fencing token, 0 when `token` has no lease."""
+        return await self._number(self._statements.hand_over, name, token, to, duration)
+
+    async def _number(self, query: str, name: str, *args: str | float) -> int:
+        *tokens, duration = args
         rows = await self._table.made(
             self.provider,
             lambda: self.provider.fetch(
-                self._statements.acquire,
+                query,
                 _stored(name),
-                token,
-                min(duration, _LONGEST_LEASE),
+                *tokens,
+                min(float(duration), _LONGEST_LEASE),
                 repeatable=True,  # the same token again gets the same answer
             ),
         )
-        self._sweeper.if_due(self.provider)
         return rows[0][0] if rows else 0
 
     async def release(self, *, name: str, token: str) -> bool:

@@ -36,8 +36,10 @@ class Listener:
 
     def add(self, channel: str, heard: Heard) -> None:
         """Call `heard` with each message of a channel from now on, and once when it listens."""
-        self._heard.setdefault(channel.encode(), []).append(heard)
-        self._changed.set()
+        callbacks = self._heard.setdefault(channel.encode(), [])
+        if heard not in callbacks:
+            callbacks.append(heard)
+            self._changed.set()
         if self._task is None:
             self._task = asyncio.create_task(self._listen())
 

@@ -124,6 +124,7 @@ class RedisProvider(Commands, Provider):
     ) -> None:
         self.env_prefix = env_prefix
         self._config = config
+        self._topology = config.topology if config else None
         self._timeout = config.timeout if config else timeout
         self._client: Redis | RedisCluster | None = None
         self._owns_client = config is not None
@@ -244,7 +245,7 @@ class RedisProvider(Commands, Provider):
 
         Args:
             channel: The channel's name.
-            heard: A plain function that does not wait.
+            heard: A plain function that does not wait; a second time, it is not added again.
         """
         if self._listener is None and (make := self._make_pubsub()):
             self._listener = Listener(make)
@@ -260,14 +261,14 @@ class RedisProvider(Commands, Provider):
         """What makes subscriptions: of a cluster, any node will do."""
         if not self.is_cluster:
             return self.client.pubsub
-        if self._config is None:
+        if self._topology is None:
             return None
-        topology, timeout = self._config.topology, self._timeout
+        topology, timeout = self._topology, self._timeout
         return lambda: make_node_client(topology, timeout=timeout).pubsub()
 
     @property
     def is_cluster(self) -> bool:
         """Whether keys are spread over the servers of a cluster."""
-        if self._config is not None:
-            return self._config.topology.kind == "cluster"
+        if self._topology is not None:
+            return self._topology.kind == "cluster"
         return isinstance(self._client, RedisCluster)

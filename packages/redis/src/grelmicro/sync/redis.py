@@ -6,6 +6,7 @@ from binascii import crc32
 
 from grelmicro.providers._adapter import ProviderAdapter
 from grelmicro.providers.redis import RedisProvider, RedisScript
+from grelmicro.sync._redis_waiters import Waiters
 
 __all__ = ["RedisSyncAdapter"]
 
@@ -15,7 +16,14 @@ _BUCKETS = 64
 # A lease is "NUMBER TOKEN", with the server's own expiry. The counter is ahead of the server's
 # clock, in microseconds, so that numbers rise even when somebody flushes the database. Lua writes
 # large numbers with 14 digits unless it is told otherwise.
-_ACQUIRE = RedisScript("""
+_NEXT = """
+local now = redis.call('TIME')
+local last = tonumber(redis.call('GET', KEYS[2]) or '0')
+local number = string.format('%.0f', math.max(last + 1, now[1] * 1000000 + now[2]))
+redis.call('SET', KEYS[2], number)
+"""
+
+_ACQUIRE = RedisScript(f"""
 local held = redis.call('GET', KEYS[1])
 if held then
   local number, token = string.match(held, '^(%d+) (.*)$')
@@ -23,11 +31,19 @@ if held then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return number
 end
-local now = redis.call('TIME')
-local last = tonumber(redis.call('GET', KEYS[2]) or '0')
-local number = string.format('%.0f', math.max(last + 1, now[1] * 1000000 + now[2]))
-redis.call('SET', KEYS[2], number)
+{_NEXT}
 redis.call('SET', KEYS[1], number .. ' ' .. ARGV[1], 'PX', ARGV[2])
+return number
+""")
+
+_HAND_OVER = RedisScript(f"""
+local held = redis.call('GET', KEYS[1])
+if not held then return '0' end
+local before, token = string.match(held, '^(%d+) (.*)$')
+if token == ARGV[2] then return before end
+if token ~= ARGV[1] then return '0' end
+{_NEXT}
+redis.call('SET', KEYS[1], number .. ' ' .. ARGV[2], 'PX', ARGV[3])
 return number
 """)
 
@@ -69,14 +85,25 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
     ) -> None:
         super().__init__(provider=provider, make=lambda: RedisProvider(env_prefix=env_prefix))
         self._prefix = prefix
+        self._waiters = Waiters()
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease; its fencing token, 0 when somebody else holds it."""
         number = await self.provider.run(
             _ACQUIRE,
             keys=self._keys(name),
-            args=[token, max(1, math.ceil(duration * 1000))],
+            args=[token, _milliseconds(duration)],
             repeatable=True,  # the same token again gets the same answer
+        )
+        return int(number)
+
+    async def hand_over(self, *, name: str, token: str, to: str, duration: float) -> int:
+        """Release and acquire in one step; the new fencing token, 0 when `token` has no lease."""
+        number = await self.provider.run(
+            _HAND_OVER,
+            keys=self._keys(name),
+            args=[token, to, _milliseconds(duration)],
+            repeatable=True,
         )
         return int(number)
 
@@ -97,18 +124,8 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
 
     async def wait(self, *, name: str, timeout: float) -> None:
         """Wait until the lease may be free, for `timeout` seconds at most."""
-        key = self._keys(name)[0]
-        freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def heard(_: bytes | None) -> None:
-            if not freed.done():
-                freed.set_result(None)
-
-        self.provider.listen(key, heard)
-        try:
+        with self._waiters.waiting(self.provider, self._keys(name)[0]) as freed:
             await asyncio.wait([freed], timeout=timeout)
-        finally:
-            self.provider.unlisten(key, heard)
 
     def _keys(self, name: str) -> tuple[str, str]:
         """The keys of the lease and of its counter."""
@@ -116,3 +133,7 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
             tag = f"{{{crc32(name.encode()) % _BUCKETS}}}"
             return f"{self._prefix}{tag}{name}", f"{self._prefix}{tag}fencing"
         return f"{self._prefix}{name}", f"{self._prefix}fencing"
+
+
+def _milliseconds(duration: float) -> int:
+    return max(1, math.ceil(duration * 1000))
