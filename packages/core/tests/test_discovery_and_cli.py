@@ -163,8 +163,8 @@ def test_the_command_line_lists_and_checks() -> None:
 def test_the_statements_that_make_a_backends_tables() -> None:
     made = run("-m", "grelmicro", "ddl", "postgres")
     assert (made.returncode, made.stderr) == (0, "")
-    assert "CREATE UNLOGGED TABLE IF NOT EXISTS \"cache\"" in made.stdout
-    assert "CREATE TABLE IF NOT EXISTS \"locks\"" in made.stdout
+    assert 'CREATE UNLOGGED TABLE IF NOT EXISTS "cache"' in made.stdout
+    assert 'CREATE TABLE IF NOT EXISTS "locks"' in made.stdout
 
 
 @pytest.mark.parametrize(

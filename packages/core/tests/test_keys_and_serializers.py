@@ -243,8 +243,6 @@ def test_other_settings_that_cannot_be_used_are_named() -> None:
     for option in ({"jitter": 1}, {"early": -1}, {"stale_ttl": float("inf")}, {"early": "x"}):
         with pytest.raises(ValueError, match=f"^{next(iter(option))}: "):
             loose_cached(TTLCache(), **option)(function)
-    with pytest.raises(ValueError, match="distributed"):
-        cached(TTLCache(), lock="distributed")(function)
 
 
 _json = st.recursive(

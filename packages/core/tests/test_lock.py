@@ -135,7 +135,7 @@ async def test_a_timeout(timeout: float, backend: MemorySyncAdapter) -> None:
     async with Lock("cart", backend=backend):
         with pytest.raises(LockTimeoutError, match=r"cart.*within"):
             await waiter.acquire(timeout)
-        assert not local_of(backend).queues
+        assert not local_of(backend).queues.lines
     assert await waiter.acquire(timeout)
     await waiter.release()
 
@@ -154,7 +154,7 @@ async def test_a_timeout_of_nothing_tries_all_the_same_while_others_wait(
         task.cancel()
     await asyncio.wait(waiting)
     await holder.release()
-    assert not local_of(backend).queues
+    assert not local_of(backend).queues.lines
 
 
 async def test_a_waiter_that_leaves_lets_the_next_one_in(backend: MemorySyncAdapter) -> None:
@@ -174,7 +174,7 @@ async def test_a_waiter_that_leaves_lets_the_next_one_in(backend: MemorySyncAdap
     await holder.release()
     await asyncio.wait(tasks)
     assert order == [1, 2, 4]
-    assert not local_of(backend).queues
+    assert not local_of(backend).queues.lines
 
 
 async def test_releasing_what_is_not_ours(backend: MemorySyncAdapter) -> None:

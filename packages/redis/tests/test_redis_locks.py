@@ -115,7 +115,7 @@ async def test_a_timeout_leaves_nothing_behind(timeout: float, backend: RedisSyn
     async with Lock("cart", backend=backend):
         with pytest.raises(LockTimeoutError):
             await Lock("cart", backend=backend).acquire(timeout)
-    assert not local_of(backend).queues
+    assert not local_of(backend).queues.lines
     assert await Lock("cart", backend=backend).acquire(timeout)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from grelmicro.errors import BackendNotOpenError
 
-__all__ = ["loop_here", "loop_of", "on_a_loop", "run_here", "run_on", "task_here"]
+__all__ = ["loop_of", "on_a_loop", "run_here", "run_on", "task_here", "thread_here"]
 
 T = TypeVar("T")
 
@@ -18,10 +18,16 @@ _LOOK_AGAIN = 1.0
 """Seconds after which a waiting thread looks whether its loop still lives."""
 
 
-class _Last(threading.local):
-    """The loop that last ran in this thread."""
+class _Thread:
+    """A thread, as long as it lives, and nobody else under the same number."""
 
-    loop: asyncio.AbstractEventLoop | None = None
+
+class _Last(threading.local):
+    """What is known of this thread: itself, and the loop that last ran in it."""
+
+    def __init__(self) -> None:
+        self.thread = _Thread()
+        self.loop: asyncio.AbstractEventLoop | None = None
 
 
 _last = _Last()
@@ -42,9 +48,9 @@ def task_here() -> "asyncio.Task[Any]":
     return task
 
 
-def loop_here() -> asyncio.AbstractEventLoop:
-    """The loop that is running a task in this thread."""
-    return task_here().get_loop()
+def thread_here() -> object:
+    """What stands for the running thread."""
+    return _last.thread
 
 
 def on_a_loop() -> bool:

@@ -75,8 +75,9 @@ def cached(
         skip: Results for which it is true are returned and not kept.
         typed: Keep equal arguments of different types apart: `3`, `3.0`, `True`.
         lock: `True`: of all callers in this process that miss a key, one runs the function and the
-            others get what it got. A context manager (an async one for an async function): one
-            lock for all keys.
+            others get what it got. `"distributed"`: of all callers in the fleet; it takes the locks
+            of the open app, and a process that dies while it loads holds the others up for 10
+            seconds. A context manager (an async one for an async function): one lock for all keys.
         jitter: The share of the time to live, from 0 to below 1, of which a random part is taken
             off, so that entries stored together do not expire together.
         early: Refresh popular entries ahead of their end, with a chance that grows towards it and
@@ -187,13 +188,15 @@ class _Tasks:
         self._recipe = recipe
         self._cache = recipe.cache
         self._lock = lock
+        self._lead = self._lead_here if lock != "distributed" else self._lead_alone
+        self._fleet = recipe.fleet
 
     async def make(self, call: Call, answer: object) -> Any:
         """Ask the backend, if that was not done; else, or if it has nothing, call the function."""
         found = await self._recipe.find(call) if answer is ASK else None
         if found is not None and found.fresh:
             return found.value
-        if self._lock is True:
+        if self._lock is True or self._lock == "distributed":
             full = self._cache._full(call.key)
             return await self._cache._flights.fly(full, lambda load: self._lead(load, call, found))
         if not self._lock:
@@ -208,7 +211,13 @@ class _Tasks:
         finally:
             self._cache._loads.end(load)
 
-    async def _lead(self, load: Load, call: Call, found: Found | None) -> Any:
+    async def _lead_alone(self, load: Load, call: Call, found: Found | None) -> Any:
+        if self._recipe.is_without_backend:
+            return await self._load(load, call, found)
+        async with self._fleet.alone(load.key):
+            return await self._lead_here(load, call, found)
+
+    async def _lead_here(self, load: Load, call: Call, found: Found | None) -> Any:
         again = await self._recipe.find_again(call, found)
         return again.value if again is not None else await self._load(load, call, found)
 
@@ -233,13 +242,15 @@ class _Threads:
         self._cache = recipe.cache
         self._run = recipe.cache._backing.run
         self._lock = lock
+        self._lead = self._lead_here if lock != "distributed" else self._lead_alone
+        self._fleet = recipe.fleet
 
     def make(self, call: Call, answer: object) -> Any:
         """Ask the backend, if that was not done; else, or if it has nothing, call the function."""
         found = self._run(self._recipe.find(call)) if answer is ASK else None
         if found is not None and found.fresh:
             return found.value
-        if self._lock is True:
+        if self._lock is True or self._lock == "distributed":
             full, flights = self._cache._full(call.key), self._cache._thread_flights
             return flights.fly(full, lambda load: self._lead(load, call, found))
         if not self._lock:
@@ -254,7 +265,13 @@ class _Threads:
         finally:
             self._cache._loads.end(load)
 
-    def _lead(self, load: Load, call: Call, found: Found | None) -> Any:
+    def _lead_alone(self, load: Load, call: Call, found: Found | None) -> Any:
+        if self._recipe.is_without_backend:
+            return self._load(load, call, found)
+        with self._fleet.alone_in_thread(load.key):
+            return self._lead_here(load, call, found)
+
+    def _lead_here(self, load: Load, call: Call, found: Found | None) -> Any:
         again = self._run(self._recipe.find_again(call, found))
         return again.value if again is not None else self._load(load, call, found)
 
@@ -291,12 +308,8 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 
 def _check_lock(lock: LockType, is_async: bool) -> None:
-    if lock is None or isinstance(lock, bool):
+    if lock is None or isinstance(lock, bool) or lock == "distributed":
         return
-    if lock == "distributed":
-        raise CacheSettingsValidationError(
-            'lock: "distributed" needs a lock backend, and this release has none: use lock=True'
-        )
     if not hasattr(lock, "__aenter__" if is_async else "__enter__"):
         kind, example = ("an async", "asyncio.Lock()") if is_async else ("a", "threading.Lock()")
         raise TypeError(f"lock: this function needs {kind} context manager, such as {example}")

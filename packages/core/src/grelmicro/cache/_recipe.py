@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from grelmicro.cache._arguments import KeyMaker
 from grelmicro.cache._checks import SHORTEST_TTL
+from grelmicro.cache._fleet import FleetLock
 from grelmicro.cache._loads import Load
 from grelmicro.cache._reader import MISS
 from grelmicro.cache.ttl import TTLCache
@@ -98,7 +99,13 @@ class Recipe:
         self._outages = {"read": False, "write": False}
         self._turned = {"read": 0.0, "write": 0.0}
         """When each outage began or ended last: who set out before that has nothing new to tell."""
+        self.fleet = FleetLock(self._name)
         cache._admit(cache.ttl + policy.stale_ttl, envelopes=policy.needs_envelope)
+
+    @property
+    def is_without_backend(self) -> bool:
+        """Whether what was stored by others cannot be read at the moment."""
+        return self._outages["read"]
 
     async def find(self, call: Call) -> Found | None:
         """Look the call up; None where nothing is to be had, an unreachable backend included."""

@@ -8,7 +8,6 @@ from time import monotonic
 from typing import Any
 
 from grelmicro._process import current
-from grelmicro._threads import loop_here
 from grelmicro.sync._holds import Hold
 from grelmicro.sync._queues import Front, Queues
 
@@ -53,12 +52,13 @@ class Local:
 
         A backend that tells of it tells everybody; to be first would starve other processes.
         """
-        front = self.queues.fronts.get(key)
-        if front is not None and not hasattr(backend, "wait"):
-            front.wake()
+        if self.queues.fronts and not hasattr(backend, "wait") and key in self.queues.fronts:
+            self.queues.fronts[key].wake()
 
     def heir(self, hold: Hold) -> Front | None:
         """Who in this process may be handed over a lease, rather than that it is given back."""
+        if not self.queues.lines:
+            return None
         self.queues.given_back(hold)
         if hold.run >= _RUN:
             return None
@@ -78,21 +78,20 @@ class Local:
     def renew(self, hold: Hold) -> None:
         """Renew a lease until `forget`, and tell its holder if that fails."""
         self._holds[hold] = None
-        loop = loop_here()
-        if hold.renew_at < self._looks_at or loop is not self._loop:
-            self._arm(hold.renew_at, loop)
+        if hold.renew_at < self._looks_at or (self._loop is not None and self._loop.is_closed()):
+            self._arm(hold.renew_at)
 
     def forget(self, hold: Hold) -> None:
         """Renew a lease no more."""
         self._holds.pop(hold, None)
 
-    def _arm(self, at: float, loop: asyncio.AbstractEventLoop) -> None:
+    def _arm(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         now = monotonic()
         self._looks_at = max(at, now + _TICK)
-        self._loop = loop
-        self._timer = loop.call_later(self._looks_at - now, self._tick)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._looks_at - now, self._tick)
 
     def _tick(self) -> None:
         self._timer, self._looks_at = None, math.inf
@@ -105,9 +104,7 @@ class Local:
                 hold.renewing = True
                 self.start(self._renew(hold))
         if self._holds:
-            self._arm(
-                min(_next_look(hold, now) for hold in self._holds), asyncio.get_running_loop()
-            )
+            self._arm(min(_next_look(hold, now) for hold in self._holds))
 
     async def _renew(self, hold: Hold) -> None:
         sent_at = monotonic()

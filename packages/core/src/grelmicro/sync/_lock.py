@@ -2,12 +2,13 @@
 
 import asyncio
 import math
-import threading
+from collections.abc import Awaitable
 from time import monotonic
 from types import TracebackType
 from typing import Any
 
 from grelmicro._sources import backend_source
+from grelmicro._threads import task_here
 from grelmicro.errors import (
     GrelmicroError,
     LockLockedCheckError,
@@ -75,7 +76,6 @@ class Lock:
         if not renew and max_hold is not None:
             raise SyncSettingsValidationError("max_hold: it bounds renewal, and renew is False")
         self._holds: dict[object, Hold] = {}
-        self._threads = threading.local()
 
     @property
     def name(self) -> str:
@@ -93,28 +93,28 @@ class Lock:
         """The same lock for worker threads, each a holder of its own."""
         return ThreadLock(self)
 
-    async def __aenter__(self) -> LockHandle:
+    def __aenter__(self) -> Awaitable[LockHandle]:
         """Wait for the lock, and hold it for the block.
 
         Raises:
             LockReentrantError: This task holds it already.
             LockAcquireError: The backend failed.
         """
-        return await self._enter(_here())
+        return self._enter(task_here())
 
-    async def __aexit__(
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> Awaitable[None]:
         """Give the lock back.
 
         Raises:
             LockLostError: It was lost during the block; a note on the block's own error, if any.
             LockReleaseError: The backend failed.
         """
-        await self._leave(_here(), exc)
+        return self._leave(task_here(), exc)
 
     async def acquire(self, timeout: float | None = None) -> LockHandle:
         """Wait for the lock, for `timeout` seconds at most; it ends after `lease_duration`.
@@ -124,7 +124,7 @@ class Lock:
             LockReentrantError: This task holds it already.
             LockAcquireError: The backend failed.
         """
-        return await self._acquire(_here(), check_timeout(timeout))
+        return await self._acquire(task_here(), check_timeout(timeout))
 
     async def acquire_nowait(self) -> LockHandle:
         """Take the lock if it is free.
@@ -134,7 +134,7 @@ class Lock:
             LockReentrantError: This task holds it already.
             LockAcquireError: The backend failed.
         """
-        return await self._acquire_nowait(_here())
+        return await self._acquire_nowait(task_here())
 
     async def extend(self) -> None:
         """Let the lock last for `lease_duration` from now.
@@ -144,7 +144,7 @@ class Lock:
             LockLostError: Its lease had ended.
             LockAcquireError: The backend failed.
         """
-        await self._extend(_here())
+        await self._extend(task_here())
 
     async def release(self) -> None:
         """Give the lock back.
@@ -154,7 +154,7 @@ class Lock:
             LockLostError: Its lease had ended.
             LockReleaseError: The backend failed; releasing may be tried again.
         """
-        await self._release(_here())
+        await self._release(task_here())
 
     async def locked(self) -> bool:
         """Whether anybody holds the lock.
@@ -177,12 +177,14 @@ class Lock:
         Raises:
             LockOwnedCheckError: The backend failed.
         """
-        return await self._owned(_here())
+        return await self._owned(task_here())
 
     # For holders of every sort: tasks, and threads.
 
     async def _enter(self, holder: object) -> Hold:
-        hold = await self._acquire(holder, None)
+        if holder in self._holds:
+            self._check_reentrance(holder)
+        hold = self._holds[holder] = await self._leasing.take()
         if self._renew:
             hold.until = monotonic() + self._max_hold
             local_of(hold.backend).renew(hold)
@@ -271,10 +273,3 @@ class Lock:
 
     def __repr__(self) -> str:
         return f"Lock({self.name!r}, lease_duration={self._leasing.duration:g})"
-
-
-def _here() -> object:
-    """The task that is running."""
-    task = asyncio.current_task()
-    assert task is not None
-    return task

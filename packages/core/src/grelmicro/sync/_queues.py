@@ -62,30 +62,27 @@ class Queues:
     """Everybody who waits in this process, by what they wait for."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line | None] = {}  # None: somebody, and nobody behind
+        self.lines: dict[str, _Line | None] = {}
+        """Everybody who asks or waits; None: somebody, and nobody behind."""
         self.fronts: dict[str, Front] = {}
         """Those who are at the front, and had to wait."""
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
     def enter(self, key: str) -> Place:
         """Stand behind all who are here."""
-        if key not in self._lines:
-            self._lines[key] = None
+        if key not in self.lines:
+            self.lines[key] = None
             return None
-        line = self._lines[key]
-        if line is None:
-            line = self._lines[key] = _Line()
+        line = self.lines[key] or _Line()
+        self.lines[key] = line
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.places.append(place)
         return place
 
     def leave(self, key: str, place: Place, hold: "Hold | None") -> None:
         """Go, with what one was granted; the next one is at the front."""
-        line = self._lines[key]
+        line = self.lines[key]
         if line is None or len(line.places) == 1:
-            del self._lines[key]
+            del self.lines[key]
             return
         is_first = line.places[0] is place
         line.places.remove(place)
@@ -97,11 +94,11 @@ class Queues:
 
     def holder(self, key: str) -> "Hold | None":
         """Who was served before the one at the front, and holds the lease still."""
-        line = self._lines.get(key)
+        line = self.lines.get(key)
         return line.holder if line is not None else None
 
     def given_back(self, hold: "Hold") -> None:
         """Somebody is about to give a lease back."""
-        line = self._lines.get(hold.key)
+        line = self.lines.get(hold.key)
         if line is not None and line.holder is hold:
             line.holder = None

@@ -1,13 +1,12 @@
 """`TaskLock`: one run of a job in the whole fleet, and not again too soon."""
 
 import asyncio
-import threading
 from time import monotonic
 from types import TracebackType
 from typing import Any
 
 from grelmicro._sources import backend_source
-from grelmicro._threads import loop_of, run_on
+from grelmicro._threads import loop_of, run_on, task_here, thread_here
 from grelmicro.errors import (
     GrelmicroError,
     LockReentrantError,
@@ -19,7 +18,6 @@ from grelmicro.sync._contract import SyncBackend
 from grelmicro.sync._holds import Hold, LockHandle
 from grelmicro.sync._leasing import Leasing
 from grelmicro.sync._local import local_of
-from grelmicro.sync._threads import holder_of
 
 __all__ = ["TaskLock", "ThreadTaskLock"]
 
@@ -63,7 +61,6 @@ class TaskLock:
             worker=None if worker is None else check_name(worker),
         )
         self._holds: dict[object, tuple[Hold, float]] = {}
-        self._threads = threading.local()
 
     @property
     def name(self) -> str:
@@ -89,7 +86,7 @@ class TaskLock:
             LockReentrantError: This task has it.
             LockAcquireError: The backend failed.
         """
-        return await self._enter(_here())
+        return await self._enter(task_here())
 
     async def __aexit__(
         self,
@@ -104,7 +101,7 @@ class TaskLock:
                 error, if any.
             LockReleaseError: The backend failed.
         """
-        await self._leave(_here(), exc)
+        await self._leave(task_here(), exc)
 
     async def _enter(self, holder: object) -> Hold:
         held = self._holds.get(holder)
@@ -154,7 +151,7 @@ class ThreadTaskLock:
     def __enter__(self) -> LockHandle:
         """Take the lock. Raises what `async with` raises, and BackendNotOpenError."""
         lock = self._lock
-        return run_on(loop_of(lock.backend), lock._enter(holder_of(lock._threads)))
+        return run_on(loop_of(lock.backend), lock._enter(thread_here()))
 
     def __exit__(
         self,
@@ -164,10 +161,4 @@ class ThreadTaskLock:
     ) -> None:
         """Give the lock back or keep it. Raises what leaving an `async with` raises."""
         lock = self._lock
-        run_on(loop_of(lock.backend), lock._leave(holder_of(lock._threads), exc))
-
-
-def _here() -> object:
-    task = asyncio.current_task()
-    assert task is not None
-    return task
+        run_on(loop_of(lock.backend), lock._leave(thread_here(), exc))

@@ -4,28 +4,16 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from grelmicro._threads import loop_of, run_on
+from grelmicro._threads import loop_of, run_on, thread_here
 from grelmicro.sync._checks import check_timeout
 from grelmicro.sync._holds import LockHandle
 
 if TYPE_CHECKING:
     from grelmicro.sync._lock import Lock
 
-__all__ = ["ThreadLock", "holder_of"]
+__all__ = ["ThreadLock"]
 
 T = TypeVar("T")
-
-
-class _Thread:
-    """A thread as a holder: as long as it lives, and nobody else under the same number."""
-
-
-def holder_of(threads: Any) -> object:
-    """The running thread's own object in a `threading.local`."""
-    holder: object | None = getattr(threads, "holder", None)
-    if holder is None:
-        holder = threads.holder = _Thread()
-    return holder
 
 
 class ThreadLock:
@@ -82,4 +70,4 @@ class ThreadLock:
 
     def _run(self, call: Callable[[object], Coroutine[Any, Any, T]]) -> T:
         loop = loop_of(self._lock.backend)
-        return run_on(loop, call(holder_of(self._lock._threads)))
+        return run_on(loop, call(thread_here()))

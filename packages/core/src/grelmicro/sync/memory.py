@@ -2,23 +2,19 @@
 
 import asyncio
 import threading
-from collections import deque
 from time import monotonic
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from grelmicro.sync._local import local_of
 
 __all__ = ["MemorySyncAdapter"]
 
-_SWEEP_SHARE = 2
-"""Leases that every new one looks at, to remove those that ended: more than it adds."""
+_ROOM = 1024
+"""Leases that there may be before those that ended are looked for."""
 
-
-class _Lease(NamedTuple):
-    token: str
-    number: int
-    deadline: float
+_Lease = tuple[str, int, float]
+"""Whose it is, its number, and when it ends."""
 
 
 class MemorySyncAdapter:
@@ -31,7 +27,7 @@ class MemorySyncAdapter:
 
     def __init__(self) -> None:
         self._leases: dict[str, _Lease] = {}
-        self._order: deque[str] = deque()
+        self._room = _ROOM
         self._number = 0
         self._lock = threading.Lock()
         self._entered = 0
@@ -59,46 +55,37 @@ class MemorySyncAdapter:
         now = monotonic()
         with self._lock:
             held = self._leases.get(name)
-            if held is not None and held.deadline > now:
-                if held.token != token:
+            if held is not None and held[2] > now:
+                if held[0] != token:
                     return 0
-                number = held.number
+                number = held[1]
             else:
                 number = self._number = self._number + 1
-                self._sweep(now)
-                self._order.append(name)
-            self._leases[name] = _Lease(token, number, now + duration)
+                if len(self._leases) >= self._room:
+                    self._forget_ended(now)
+            self._leases[name] = token, number, now + duration
         return number
 
     async def release(self, *, name: str, token: str) -> bool:
         """Give the lease back; False when `token` does not hold it."""
         with self._lock:
-            if not self._holds(name, token):
+            held = self._leases.get(name)
+            if held is None or held[0] != token or held[2] <= monotonic():
                 return False
             del self._leases[name]
         return True
 
     async def locked(self, *, name: str) -> bool:
         """Whether anybody holds the lease."""
-        with self._lock:
-            held = self._leases.get(name)
-            return held is not None and held.deadline > monotonic()
+        held = self._leases.get(name)
+        return held is not None and held[2] > monotonic()
 
     async def owned(self, *, name: str, token: str) -> bool:
         """Whether `token` holds the lease."""
-        with self._lock:
-            return self._holds(name, token)
-
-    def _holds(self, name: str, token: str) -> bool:
         held = self._leases.get(name)
-        return held is not None and held.token == token and held.deadline > monotonic()
+        return held is not None and held[0] == token and held[2] > monotonic()
 
-    def _sweep(self, now: float) -> None:
-        """Look at the oldest names, and forget those whose lease ended."""
-        for _ in range(min(_SWEEP_SHARE, len(self._order))):
-            name = self._order.popleft()
-            held = self._leases.get(name)
-            if held is not None and held.deadline <= now:
-                del self._leases[name]
-            elif held is not None:
-                self._order.append(name)
+    def _forget_ended(self, now: float) -> None:
+        """Forget the leases that ended; next time when there are twice as many as are left."""
+        self._leases = {name: held for name, held in self._leases.items() if held[2] > now}
+        self._room = max(_ROOM, 2 * len(self._leases))
