@@ -16,6 +16,7 @@ from grelmicro.sync._checks import check_name, check_seconds
 from grelmicro.sync._contract import SyncBackend
 from grelmicro.sync._holds import Hold
 from grelmicro.sync._leasing import Leasing
+from grelmicro.sync._thread_election import ThreadElection
 
 __all__ = ["LeaderElection"]
 
@@ -91,6 +92,11 @@ class LeaderElection:
     def fencing_token(self) -> int:
         """The number of this leadership; 0 when this process does not lead."""
         return self._hold.fencing_token if self._hold is not None and self.is_leader() else 0
+
+    @property
+    def from_thread(self) -> ThreadElection:
+        """The same election for worker threads."""
+        return ThreadElection(self)
 
     def is_running(self) -> bool:
         """Whether the election is run here."""
