@@ -198,7 +198,7 @@ async def test_a_waiter_is_woken_by_another_process_of_the_fleet(
 async def _until_awaited(other: Any, table: str) -> None:
     """Wait until a waiter's row says so, and the waiter has asked once more and hears."""
     query = (
-        f"SELECT (SELECT awaited_until > clock_timestamp() FROM {table}) AND EXISTS ("
+        f"SELECT (SELECT cardinality(waiting) > 0 FROM {table}) AND EXISTS ("
         "SELECT FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle')"
     )
     deadline = monotonic() + 10
@@ -228,7 +228,11 @@ async def test_a_waiter_is_woken_after_its_connection_was_lost(
 
 
 async def test_nobody_is_told_unless_somebody_waits(
-    provider: PostgresProvider, backend: PostgresSyncAdapter, until: Until
+    provider: PostgresProvider,
+    backend: PostgresSyncAdapter,
+    postgres_schema: str,
+    other: Any,
+    until: Until,
 ) -> None:
     heard: list[bytes | None] = []
     provider.listen("locks_freed", heard.append)
@@ -237,11 +241,13 @@ async def test_nobody_is_told_unless_somebody_waits(
     assert await backend.release(name="lock:a", token="t")
     assert await backend.acquire(name="lock:b", token="t", duration=60)
     waiting = asyncio.create_task(backend.wait(name="lock:b", timeout=60))
-    await until(lambda: backend._waiters._said, "the row knows")
+    query = f"SELECT waiting FROM {postgres_schema}.locks WHERE name = 'lock:b'"
+    while not await other.fetchval(query):
+        assert not waiting.done()
     assert await backend.release(name="lock:b", token="t")
     async with asyncio.timeout(5):
         await waiting
-    assert heard == [None, b"lock:b"]
+    assert heard == [None, f"{backend._waiters.id} lock:b".encode()]
 
 
 async def test_a_wait_ends_in_time_and_leaves_nothing(backend: PostgresSyncAdapter) -> None:
@@ -253,7 +259,7 @@ async def test_a_wait_ends_in_time_and_leaves_nothing(backend: PostgresSyncAdapt
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait([waiting])
-    assert not backend._waiters._waiting
+    assert not backend._waiters
 
 
 async def test_without_messages_waiters_look_by_themselves(

@@ -24,7 +24,9 @@ class SyncBackend(Protocol):
 
     # Optional: `async def wait(self, *, name: str, timeout: float) -> None` returns as soon as the
     # lease may be free, or after `timeout` seconds. Who waits calls it before it asks again, so it
-    # has to listen from its first step on. Without it, waiters ask every now and then.
+    # has to listen from its first step on. Without it, waiters ask every now and then. A process
+    # that gives a lease back asks for its next waiter at once: a backend that is to be fair to the
+    # others tells the one that has waited longest, and keeps the lease for it a moment.
     #
     # Optional: `async def hand_over(self, *, name: str, token: str, to: str, duration: float)`
     # releases and acquires in one step: the lease that `token` holds is `to`'s from now on, for

@@ -196,7 +196,7 @@ class Leasing:
             raise
         except Exception as error:
             raise LockReleaseError(_failed(error, "given back", self.name)) from error
-        local.freed(hold.backend, self.key)
+        local.freed(self.key)
         if not is_ours:
             raise self.lost(hold)
 

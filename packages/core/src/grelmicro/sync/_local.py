@@ -22,7 +22,7 @@ _AGAIN = 0.02
 """Seconds after which such a lease is given back once more: the request that took it may still be
 on its way over a connection that was lost, and overtaken."""
 
-_RUN = 8
+_RUN = 7
 """Holders of one process to whom a lease is handed over, one after the other, before it is given
 back: other processes want it, too."""
 
@@ -47,12 +47,9 @@ class Local:
 
     # Waiting.
 
-    def freed(self, backend: Any, key: str) -> None:
-        """A lease was given back: its next holder may be in this process.
-
-        A backend that tells of it tells everybody; to be first would starve other processes.
-        """
-        if self.queues.fronts and not hasattr(backend, "wait") and key in self.queues.fronts:
+    def freed(self, key: str) -> None:
+        """A lease was given back: its next holder may be in this process, if not elsewhere."""
+        if self.queues.fronts and key in self.queues.fronts:
             self.queues.fronts[key].wake()
 
     def heir(self, hold: Hold) -> Front | None:
@@ -158,10 +155,10 @@ class Local:
 
     async def _give_back(self, backend: Any, key: str, token: str, until: float) -> None:
         await _release(backend, key, token, until)
-        self.freed(backend, key)
+        self.freed(key)
         await asyncio.sleep(_AGAIN)
         await _release(backend, key, token, until)
-        self.freed(backend, key)
+        self.freed(key)
 
     async def settle(self) -> None:
         """Wait for what runs in the background."""

@@ -1,8 +1,6 @@
 """The synchronization backend that keeps its leases in Postgres."""
 
-import asyncio
 from hashlib import sha256
-from time import monotonic
 from types import TracebackType
 
 import asyncpg
@@ -14,7 +12,7 @@ from grelmicro.providers._postgres_sweeps import SWEEP_ROWS, Sweeper
 from grelmicro.providers._postgres_tables import Table
 from grelmicro.providers.postgres import PostgresProvider
 from grelmicro.sync._postgres_statements import Statements
-from grelmicro.sync._postgres_waiters import AWAITED, Waiters
+from grelmicro.sync._waiters import GRACE, Waiters
 
 __all__ = ["PostgresSyncAdapter"]
 
@@ -63,11 +61,20 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
         super().__init__(provider=provider, make=lambda: PostgresProvider(env_prefix=env_prefix))
         self._channel = f"{table_name.rpartition('.')[2]}_freed"
         self._statements = Statements(
-            table, f'{table[:-1]}_fencing"', channel=self._channel, rows=SWEEP_ROWS
+            table,
+            f'{table[:-1]}_fencing"',
+            channel=self._channel,
+            grace=GRACE,
+            rows=SWEEP_ROWS,
         )
         self._table = Table(self._statements.schema, create=create_schema)
         self._sweeper = Sweeper(self._statements.sweep, seconds=600)
-        self._waiters = Waiters()
+        self._waiters = Waiters(
+            listen=lambda _: self.provider.listen(self._channel, self._heard),
+            enlist=lambda name: self._place(self._statements.enlist, name),
+            delist=lambda name: self._place(self._statements.delist, name),
+            unlisten=lambda _: None,  # all names are of one channel
+        )
 
     @property
     def schema(self) -> str:
@@ -81,37 +88,35 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
         traceback: TracebackType | None,
     ) -> None:
         """Hear and sweep no more, and close a provider of its own."""
-        self.provider.unlisten(self._channel, self._waiters.heard)
+        self._waiters.close()
+        self.provider.unlisten(self._channel, self._heard)
         await self._sweeper.stop()
         await super().__aexit__(exc_type, exc, traceback)
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease; its fencing token, 0 when somebody else holds it."""
-        number = await self._number(self._statements.acquire, name, token, duration)
+        number = await self._number(
+            self._statements.acquire, name, token, _lease(duration), self._waiters.id
+        )
         self._sweeper.if_due(self.provider)
         return number
 
     async def hand_over(self, *, name: str, token: str, to: str, duration: float) -> int:
         """Release and acquire in one step; the new fencing token, 0 when `token` has no lease."""
-        return await self._number(self._statements.hand_over, name, token, to, duration)
+        return await self._number(self._statements.hand_over, name, token, to, _lease(duration))
 
     async def _number(self, query: str, name: str, *args: str | float) -> int:
-        *tokens, duration = args
         rows = await self._table.made(
-            self.provider,
-            lambda: self.provider.fetch(
-                query,
-                _stored(name),
-                *tokens,
-                min(float(duration), _LONGEST_LEASE),
-                repeatable=True,  # the same token again gets the same answer
-            ),
+            self.provider,  # the same token again gets the same answer
+            lambda: self.provider.fetch(query, _stored(name), *args, repeatable=True),
         )
         return rows[0][0] if rows else 0
 
     async def release(self, *, name: str, token: str) -> bool:
         """Give the lease back; False when `token` does not hold it."""
-        return await self._is_any(self._statements.release, _stored(name), token)
+        key = _stored(name)
+        useless = self._waiters.unless_waiting(key)
+        return await self._is_any(self._statements.release, key, token, useless)
 
     async def locked(self, *, name: str) -> bool:
         """Whether anybody holds the lease."""
@@ -131,20 +136,23 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
 
     async def wait(self, *, name: str, timeout: float) -> None:
         """Wait until the lease may be free, for `timeout` seconds at most."""
-        key = _stored(name)
-        hears = self.provider.listen(self._channel, self._waiters.heard)
-        with self._waiters.waiting(key) as freed:
-            if hears and self._waiters.is_to_be_said(key, monotonic()):
-                await self._say_that_somebody_waits(key)
-            await asyncio.wait([freed], timeout=timeout)
+        await self._waiters.wait(_stored(name), timeout)
 
-    async def _say_that_somebody_waits(self, key: str) -> None:
-        now = monotonic()
-        status = await self._table.or_nothing(
-            lambda: self.provider.execute(self._statements.await_it, key, AWAITED), ""
+    def _heard(self, payload: bytes | None) -> None:
+        if payload is None:
+            self._waiters.missed()
+        else:
+            whom, _, name = payload.decode().partition(" ")
+            self._waiters.heard(name, whom)
+
+    async def _place(self, query: str, stored: str) -> None:
+        await self._table.or_nothing(
+            lambda: self.provider.execute(query, stored, self._waiters.id, repeatable=True), ""
         )
-        if status == "UPDATE 1":
-            self._waiters.said(key, now)
+
+
+def _lease(duration: float) -> float:
+    return min(float(duration), _LONGEST_LEASE)
 
 
 def _stored(name: str) -> str:

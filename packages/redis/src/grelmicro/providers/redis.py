@@ -237,20 +237,25 @@ class RedisProvider(Commands, Provider):
 
         return RedisSyncAdapter(provider=self, **kwargs)
 
-    def listen(self, channel: str, heard: Heard) -> None:
+    def listen(self, channel: str, heard: Heard) -> bool:
         """Call `heard` with each message that is published on a channel.
 
         It is called with None, too, when it listens from now on and after a lost connection: what
-        was published before may have been missed. The client of a foreign cluster hears nothing.
+        was published before may have been missed.
 
         Args:
             channel: The channel's name.
             heard: A plain function that does not wait; a second time, it is not added again.
+
+        Returns:
+            False where nothing can be heard: around the client of a foreign cluster.
         """
         if self._listener is None and (make := self._make_pubsub()):
             self._listener = Listener(make)
-        if self._listener is not None:
-            self._listener.add(channel, heard)
+        if self._listener is None:
+            return False
+        self._listener.add(channel, heard)
+        return True
 
     def unlisten(self, channel: str, heard: Heard) -> None:
         """Call it no more."""

@@ -1,12 +1,13 @@
 """The synchronization backend that keeps its leases in Redis."""
 
-import asyncio
 import math
 from binascii import crc32
+from types import TracebackType
 
 from grelmicro.providers._adapter import ProviderAdapter
+from grelmicro.providers._redis_listener import Heard
 from grelmicro.providers.redis import RedisProvider, RedisScript
-from grelmicro.sync._redis_waiters import Waiters
+from grelmicro.sync._waiters import GRACE, Waiters
 
 __all__ = ["RedisSyncAdapter"]
 
@@ -31,6 +32,11 @@ if held then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return number
 end
+local kept = redis.call('GET', KEYS[3])
+if kept then
+  if kept ~= ARGV[3] then return '0' end
+  redis.call('DEL', KEYS[3])
+end
 {_NEXT}
 redis.call('SET', KEYS[1], number .. ' ' .. ARGV[1], 'PX', ARGV[2])
 return number
@@ -51,17 +57,27 @@ _RELEASE = RedisScript("""
 local held = redis.call('GET', KEYS[1])
 if not held or string.match(held, '^%d+ (.*)$') ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', KEYS[1], '')
+if ARGV[3] ~= '' then redis.call('ZREM', KEYS[2], ARGV[3]) end
+local first = redis.call('ZPOPMIN', KEYS[2])[1]
+if first then redis.call('SET', KEYS[3], first, 'PX', ARGV[2]) end
+redis.call('PUBLISH', KEYS[1], first or '')
 return 1
+""")
+
+_ENLIST = RedisScript("""
+local now = redis.call('TIME')
+redis.call('ZADD', KEYS[1], 'NX', now[1] * 1000000 + now[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], 60000)
 """)
 
 
 class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
     """Locks on Redis, with the server's own clock.
 
-    A lock is a key `{prefix}lock:{name}` (`tasklock:`, `leader:`), and a message on the channel of
-    that name tells waiters that it was given back. `{prefix}fencing` counts holders for all names;
-    on a cluster there are 64 such counters, each in one slot with the locks that it counts for.
+    A lock is a key `{prefix}lock:{name}` (`tasklock:`, `leader:`). Processes that wait for it stand
+    in `{prefix}queue:lock:{name}`. When it is given back, the first of them is told by a message,
+    and `{prefix}kept:lock:{name}` keeps it for that one for a moment. `{prefix}fencing` counts
+    holders for all names; on a cluster there are 64 such counters, each in one slot with its locks.
 
     Redis replicates asynchronously: a lock that was granted just before its primary died may be
     granted again by the successor. The fencing token then still tells the two holders apart, as
@@ -85,14 +101,29 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
     ) -> None:
         super().__init__(provider=provider, make=lambda: RedisProvider(env_prefix=env_prefix))
         self._prefix = prefix
-        self._waiters = Waiters()
+        self._waiters = Waiters(
+            listen=self._listen, enlist=self._enlist, delist=self._delist, unlisten=self._unlisten
+        )
+        self._heard: dict[str, Heard] = {}
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Listen no more, and close a provider of its own."""
+        self._waiters.close()
+        for name in [*self._heard]:
+            self._unlisten(name)
+        await super().__aexit__(exc_type, exc, traceback)
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease; its fencing token, 0 when somebody else holds it."""
         number = await self.provider.run(
             _ACQUIRE,
-            keys=self._keys(name),
-            args=[token, _milliseconds(duration)],
+            keys=[self._key(name), self._key("fencing", name), self._key(f"kept:{name}", name)],
+            args=[token, _milliseconds(duration), self._waiters.id],
             repeatable=True,  # the same token again gets the same answer
         )
         return int(number)
@@ -101,7 +132,7 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
         """Release and acquire in one step; the new fencing token, 0 when `token` has no lease."""
         number = await self.provider.run(
             _HAND_OVER,
-            keys=self._keys(name),
+            keys=[self._key(name), self._key("fencing", name)],
             args=[token, to, _milliseconds(duration)],
             repeatable=True,
         )
@@ -109,30 +140,52 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
 
     async def release(self, *, name: str, token: str) -> bool:
         """Give the lease back; False when `token` does not hold it."""
-        return bool(await self.provider.run(_RELEASE, keys=self._keys(name)[:1], args=[token]))
+        keys = [self._key(name), self._key(f"queue:{name}", name), self._key(f"kept:{name}", name)]
+        args = (token, _milliseconds(GRACE), self._waiters.unless_waiting(name))
+        return bool(await self.provider.run(_RELEASE, keys=keys, args=args))
 
     async def locked(self, *, name: str) -> bool:
         """Whether anybody holds the lease."""
-        return bool(await self.provider.execute("EXISTS", self._keys(name)[0], repeatable=True))
+        return bool(await self.provider.execute("EXISTS", self._key(name), repeatable=True))
 
     async def owned(self, *, name: str, token: str) -> bool:
         """Whether `token` holds the lease."""
-        held: bytes | None = await self.provider.execute(
-            "GET", self._keys(name)[0], repeatable=True
-        )
+        held: bytes | None = await self.provider.execute("GET", self._key(name), repeatable=True)
         return held is not None and held.partition(b" ")[2] == token.encode()
 
     async def wait(self, *, name: str, timeout: float) -> None:
         """Wait until the lease may be free, for `timeout` seconds at most."""
-        with self._waiters.waiting(self.provider, self._keys(name)[0]) as freed:
-            await asyncio.wait([freed], timeout=timeout)
+        await self._waiters.wait(name, timeout)
 
-    def _keys(self, name: str) -> tuple[str, str]:
-        """The keys of the lease and of its counter."""
+    def _listen(self, name: str) -> bool:
+        if name not in self._heard:
+
+            def heard(whom: bytes | None) -> None:
+                if whom is None:
+                    self._waiters.missed()
+                else:
+                    self._waiters.heard(name, whom.decode())
+
+            self._heard[name] = heard
+        return self.provider.listen(self._key(name), self._heard[name])
+
+    def _unlisten(self, name: str) -> None:
+        self.provider.unlisten(self._key(name), self._heard.pop(name))
+
+    async def _enlist(self, name: str) -> None:
+        key = self._key(f"queue:{name}", name)
+        await self.provider.run(_ENLIST, keys=[key], args=[self._waiters.id], repeatable=True)
+
+    async def _delist(self, name: str) -> None:
+        key = self._key(f"queue:{name}", name)
+        await self.provider.execute("ZREM", key, self._waiters.id, repeatable=True)
+
+    def _key(self, what: str, name: str | None = None) -> str:
+        """A key of a lock; all keys of one `name` are in one slot of a cluster."""
         if self.provider.is_cluster:
-            tag = f"{{{crc32(name.encode()) % _BUCKETS}}}"
-            return f"{self._prefix}{tag}{name}", f"{self._prefix}{tag}fencing"
-        return f"{self._prefix}{name}", f"{self._prefix}fencing"
+            bucket = crc32((name or what).encode()) % _BUCKETS
+            return f"{self._prefix}{{{bucket}}}{what}"
+        return f"{self._prefix}{what}"
 
 
 def _milliseconds(duration: float) -> int:
