@@ -51,8 +51,9 @@ def sentinel_url() -> Iterator[str]:
 
 
 NOWHERE_ELSE = {"cache.get_nowait.agrees", "cache.get_nowait.never_suspends"}
+ON_A_SERVER = {"sync.wait.wakes", "sync.wait.ends", "sync.hand_over.gives"}
 NOT_OFFERED = {
-    "memory": {"provider.url.masked"},
+    "memory": {"provider.url.masked"} | ON_A_SERVER,
     "redis": NOWHERE_ELSE,
     "redis-client": NOWHERE_ELSE,
     "redis-borrowed": NOWHERE_ELSE | {"provider.url.masked"},
@@ -106,7 +107,7 @@ def test_a_clause_says_what_why_and_how_to_mend_it(clause: Clause) -> None:
     promise, _, advice = clause.text.partition("\n\n")
     assert promise.endswith(".")
     assert advice.count(".") >= 2
-    assert clause.id.startswith(("cache.", "provider."))
+    assert clause.id.startswith(("cache.", "provider.", "sync."))
     assert clause.since == "1.0"
     assert inspect.iscoroutinefunction(clause.function)
 
@@ -129,6 +130,7 @@ async def test_a_clause_runs_where_a_loop_runs_already() -> None:
 
 
 def test_kinds_are_told_apart() -> None:
-    assert {each.kind for each in clauses()} == {"cache", "provider"}
-    assert [*clauses("provider"), *clauses("cache")] == [*clauses()]
-    assert clauses("sync") == ()
+    assert {each.kind for each in clauses()} == {"cache", "provider", "sync"}
+    kinds = ("provider", "cache", "sync")
+    assert [each for kind in kinds for each in clauses(kind)] == [*clauses()]
+    assert clauses("breaker") == ()

@@ -20,6 +20,9 @@ _ENLISTS = 0.002
 """Seconds that a waiter is there before it stands in line: it may get what it asks for at once, or
 be handed over the lease by another task."""
 
+_LOOKS = 0.5
+"""Seconds between two looks where nothing can be heard."""
+
 _LEAVES = 0.02
 """Seconds after which a process of whose tasks nobody waits any more leaves a queue. The next
 waiter may come at once: tasks of one process wait one after the other."""
@@ -58,6 +61,7 @@ class Waiters:
         enlist: Takes a place in the queue of a name, behind the others, unless there is one.
         delist: Gives that place up.
         unlisten: Listens no more.
+        locked: Whether somebody holds the lease, for where nothing can be heard.
     """
 
     def __init__(
@@ -67,11 +71,13 @@ class Waiters:
         enlist: Callable[[str], Awaitable[object]],
         delist: Callable[[str], Awaitable[object]],
         unlisten: Callable[[str], object],
+        locked: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._listen = listen
         self._enlist = enlist
         self._delist = delist
         self._unlisten = unlisten
+        self._locked = locked
         self._rooms: dict[str, _Room] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._random = os.urandom(8).hex()
@@ -90,7 +96,10 @@ class Waiters:
         freed: asyncio.Future[None] = room.loop.create_future()
         room.waiting.add(freed)
         try:
-            if self._listen(name) and room.enlisted_until <= monotonic():
+            if not self._listen(name):
+                await self._look_by_itself(name, timeout)
+                return
+            if room.enlisted_until <= monotonic():
                 await asyncio.wait([freed], timeout=_ENLISTS)
                 if not freed.done():
                     await self._stand_in_line(name, room)
@@ -100,6 +109,14 @@ class Waiters:
             room.left_at = monotonic()
             if room.timer is None and not room.waiting:
                 self._look_later(name, room, _LEAVES)
+
+    async def _look_by_itself(self, name: str, timeout: float) -> None:
+        """Wait where nothing can be heard; who waits for a lock asks for it more often, too."""
+        deadline = monotonic() + timeout
+        while (left := deadline - monotonic()) > 0:
+            if not await self._locked(name):
+                return
+            await asyncio.sleep(min(_LOOKS, left))
 
     async def _stand_in_line(self, name: str, room: _Room) -> None:
         room.enlisted_until = monotonic() + _AGAIN  # before: who is cancelled may be enlisted

@@ -74,6 +74,7 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
             enlist=lambda name: self._place(self._statements.enlist, name),
             delist=lambda name: self._place(self._statements.delist, name),
             unlisten=lambda _: None,  # all names are of one channel
+            locked=lambda name: self.locked(name=name),
         )
 
     @property

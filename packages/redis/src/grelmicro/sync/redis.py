@@ -102,7 +102,11 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
         super().__init__(provider=provider, make=lambda: RedisProvider(env_prefix=env_prefix))
         self._prefix = prefix
         self._waiters = Waiters(
-            listen=self._listen, enlist=self._enlist, delist=self._delist, unlisten=self._unlisten
+            listen=self._listen,
+            enlist=self._enlist,
+            delist=self._delist,
+            unlisten=self._unlisten,
+            locked=lambda name: self.locked(name=name),
         )
         self._heard: dict[str, Heard] = {}
 

@@ -22,6 +22,8 @@ class Capability(StrEnum):
     GET_WITH_TTL = "get_with_ttl"
     TOUCH = "touch"
     GET_NOWAIT = "get_nowait"
+    WAIT = "wait"
+    HAND_OVER = "hand_over"
     CLEAR_PREFIX = "clear(prefix=)"
     """`clear` takes the beginning of the keys to remove."""
     PING = "ping"
