@@ -62,7 +62,7 @@ class Leasing:
             backend: The backend that serves now, if it was just found.
 
         Raises:
-            LockAcquireError: The backend failed.
+            LockAcquireError: The backend failed, or answered after the lease had ended.
         """
         if backend is None:
             backend = self.find()
@@ -79,7 +79,17 @@ class Leasing:
             raise
         if not number:
             return None
-        return Hold(backend, self.key, token, number, self.duration, sent_at)
+        return self._in_time(Hold(backend, self.key, token, number, self.duration, sent_at))
+
+    def _in_time(self, hold: Hold) -> Hold:
+        """A lease that has just been granted; refused if its end came before the answer did."""
+        if hold.over:  # somebody else may hold it by now
+            local_of(hold.backend).give_back(hold.backend, self.key, hold.token, hold.duration)
+            raise LockAcquireError(
+                f"the lock {self.name!r} could not be taken: the answer took longer than the lease "
+                f"of {hold.duration:g} s lasts"
+            )
+        return hold
 
     async def take(self, timeout: float | None = None) -> Hold:
         """Take the lease as soon as it is free, after those of this process who came before.
@@ -144,7 +154,8 @@ class Leasing:
         finally:
             if pushes is not None:
                 pushes.cancel()
-        return front.take()
+        handed = front.take()
+        return None if handed is None else self._in_time(handed)
 
     async def _listen(self, backend: Any) -> "asyncio.Task[None] | None":
         """Begin to wait for the backend's word that the lease may be free, if it gives any."""
