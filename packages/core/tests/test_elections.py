@@ -198,3 +198,13 @@ async def test_an_election_outlives_a_backend_that_fails(caplog: pytest.LogCaptu
 async def test_times_of_elections_that_do_not_go_together(settings: dict[str, Any]) -> None:
     with pytest.raises(SyncSettingsValidationError, match=r"^renew_deadline: "):
         LeaderElection("l", **settings)
+
+
+async def test_a_job_that_was_begun_again_after_its_most_ends_twice() -> None:
+    backend = MemorySyncAdapter()
+    job = TaskLock("job", backend=backend, min_lock_seconds=0, max_lock_seconds=0.02)
+    with pytest.raises(LockNotOwnedError):
+        async with job:
+            await asyncio.sleep(0.03)
+            async with job:
+                pass
