@@ -196,6 +196,10 @@ class Leasing:
             raise
         except Exception as error:
             raise LockReleaseError(_failed(error, "given back", self.name)) from error
+        finally:
+            hold.given_back = True
+            if hold.retaken:
+                local.give_back(hold.backend, self.key, hold.token, hold.duration)
         local.freed(self.key)
         if not is_ours:
             raise self.lost(hold)
