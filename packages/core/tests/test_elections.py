@@ -208,3 +208,29 @@ async def test_a_job_that_was_begun_again_after_its_most_ends_twice() -> None:
             await asyncio.sleep(0.03)
             async with job:
                 pass
+
+
+async def test_a_renewal_that_comes_too_late_is_a_loss() -> None:
+    """Whoever looked was told that nobody leads: the next leadership has a number of its own."""
+
+    class Late(MemorySyncAdapter):
+        go: asyncio.Event | None = None
+
+        async def acquire(self, *, name: str, token: str, duration: float) -> int:
+            if self.go is not None:
+                await self.go.wait()
+            return await super().acquire(name=name, token=token, duration=duration)
+
+    backend = Late()
+    election = LeaderElection(
+        "boss", backend=backend, lease_duration=20, renew_deadline=0.1, retry_interval=0.02
+    )
+    async with election:
+        number = election.fencing_token
+        backend.go = asyncio.Event()
+        async with asyncio.timeout(5):
+            await election.wait_lose_leader()
+        backend.go.set()
+        async with asyncio.timeout(5):
+            await election.wait_for_leader()
+        assert election.fencing_token > number

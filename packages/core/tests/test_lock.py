@@ -518,3 +518,34 @@ async def test_errors_reach_the_thread(backend: MemorySyncAdapter) -> None:
             await asyncio.to_thread(lock.from_thread.acquire_nowait)
         with pytest.raises(LockTimeoutError):
             await asyncio.to_thread(lock.from_thread.acquire, 0.01)
+
+
+async def test_a_renewal_under_way_does_not_give_back_before_its_holder() -> None:
+    """Its reply comes while the release is on its way over another, slower connection."""
+
+    class Pooled(MemorySyncAdapter):
+        slow = False
+
+        async def acquire(self, *, name: str, token: str, duration: float) -> int:
+            number = await super().acquire(name=name, token=token, duration=duration)
+            if self.slow:
+                asked.set()
+                await go.wait()
+            return number
+
+        async def release(self, *, name: str, token: str) -> bool:
+            if self.slow:
+                self.slow = False
+                go.set()
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            return await super().release(name=name, token=token)
+
+    asked, go = asyncio.Event(), asyncio.Event()
+    backend = Pooled()
+    async with backend:
+        async with Lock("cart", backend=backend, lease_duration=0.3):
+            backend.slow = True
+            await asked.wait()
+        await local_of(backend).settle()
+        assert not await backend.locked(name="lock:cart")

@@ -112,10 +112,12 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -
 def _result(future: "concurrent.futures.Future[T]", loop: asyncio.AbstractEventLoop) -> T:
     try:
         while True:
-            done, _ = concurrent.futures.wait([future], timeout=_LOOK_AGAIN)
-            if done:
-                return future.result()
-            if loop.is_closed():
-                raise BackendNotOpenError(_CLOSED)
+            try:
+                return future.result(_LOOK_AGAIN)
+            except TimeoutError:  # of the coroutine, if that is done
+                if future.done():
+                    return future.result()
+                if loop.is_closed():
+                    raise BackendNotOpenError(_CLOSED) from None
     finally:
         future.cancel()  # nothing, when it is done; else this thread was interrupted

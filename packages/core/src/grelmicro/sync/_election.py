@@ -227,7 +227,10 @@ class LeaderElection:
     async def _renew(self, hold: Hold) -> None:
         sent_at = monotonic()
         await self._leasing.extend(hold)
-        self._set(hold, sent_at + self._renew_deadline)
+        if self.is_leader():
+            self._set(hold, sent_at + self._renew_deadline)
+        else:  # it came too late: whoever asked was told that this process leads no more
+            await self._step_down()
 
     def _set(self, hold: Hold | None, until: float) -> None:
         changes = hold is not self._hold

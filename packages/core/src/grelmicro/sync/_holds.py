@@ -90,9 +90,11 @@ class Hold(LockHandle):
         "backend",
         "deadline",
         "duration",
+        "given_back",
         "key",
         "renew_at",
         "renewing",
+        "retaken",
         "run",
         "token",
         "until",
@@ -117,7 +119,7 @@ class Hold(LockHandle):
         self.run = run
         self.until = math.inf
         """The monotonic time after which it is not renewed any more."""
-        self.renewing = False
+        self.renewing = self.retaken = self.given_back = False
         self.deadline = sent_at + duration
         self.renew_at = sent_at + duration / 3
 

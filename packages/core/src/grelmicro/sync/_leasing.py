@@ -22,6 +22,9 @@ __all__ = ["Leasing"]
 _LISTEN = 60.0
 """Seconds that a backend is listened to at most; a waiter looks by itself long before."""
 
+_LATE = 0.1
+"""Seconds that the last look of a waiter whose time is over may take."""
+
 
 class Leasing:
     """One name's leases on whatever backend serves now.
@@ -103,7 +106,7 @@ class Leasing:
         hold: Hold | None = None
         place = queues.enter(self.key)
         try:
-            if place is None or timeout == 0:
+            if timeout == 0 or (timeout is None and place is None):
                 hold = await self.try_take(backend)
             if hold is None and timeout != 0:
                 hold = await self._wait(queues, place, timeout)
@@ -121,9 +124,19 @@ class Leasing:
             async with asyncio.timeout(timeout):
                 if place is not None:
                     await place
+                elif timeout is not None and (hold := await self.try_take()) is not None:
+                    return hold
                 return await self._at_the_front(queues)
-        except TimeoutError:  # whoever never came to the front looks once, too
-            return await self.try_take()
+        except TimeoutError:
+            return await self._last_look()
+
+    async def _last_look(self) -> Hold | None:
+        """Ask once when the time is over: who never came to the front has not asked before."""
+        try:
+            async with asyncio.timeout(_LATE):
+                return await self.try_take()
+        except TimeoutError:
+            return None
 
     async def _at_the_front(self, queues: Queues) -> Hold:
         """Wait for the lease as the only one of this process who talks to the backend."""
@@ -207,6 +220,10 @@ class Leasing:
             raise
         except Exception as error:
             raise LockReleaseError(_failed(error, "given back", self.name)) from error
+        finally:
+            hold.given_back = True
+            if hold.retaken:
+                local.give_back(hold.backend, self.key, hold.token, hold.duration)
         local.freed(self.key)
         if not is_ours:
             raise self.lost(hold)

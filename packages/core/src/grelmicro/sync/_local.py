@@ -121,8 +121,11 @@ class Local:
         finally:
             hold.renewing = False
         if hold not in self._holds:
-            # It was given back meanwhile: if that came first, this has taken it anew.
-            self.give_back(hold.backend, hold.key, hold.token, hold.duration)
+            # It is given back: if that comes first, this has taken it anew. If not, to give it back
+            # here would come between, and its holder would be told that it had lost it.
+            hold.retaken = True
+            if hold.given_back:
+                self.give_back(hold.backend, hold.key, hold.token, hold.duration)
         elif number is not None and number != hold.fencing_token:
             self._lost(hold, took_anew=number != 0)
         else:

@@ -1,0 +1,43 @@
+"""A fleet: one server, and as many providers of it as a test wants."""
+
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple
+
+from grelmicro.providers import from_url
+from grelmicro.testing.proxy import FaultProxy
+
+
+class Fleet(NamedTuple):
+    """One server; each `backend()` is another replica's."""
+
+    kind: str
+    server: Any
+    space: str
+    stack: AsyncExitStack
+
+    @property
+    def url(self) -> str:
+        url: str = self.server.url
+        return url
+
+    async def backend(self, url: str | None = None, **settings: Any) -> Any:
+        """Another replica's backend of locks, open until the end of the test."""
+        make: Any = type(from_url(self.url))
+        provider = make(url or self.url, **settings)
+        await self.stack.enter_async_context(provider)
+        name = "prefix" if self.kind == "redis" else "table_name"
+        space = self.space if self.kind == "redis" else f"{self.space}.locks"
+        return await self.stack.enter_async_context(provider.sync(**{name: space}))
+
+    async def proxy(self) -> FaultProxy:
+        """A network of our own on the way to the server."""
+        return await self.stack.enter_async_context(FaultProxy(self.server.host, self.server.port))
+
+    async def remove_all(self) -> None:
+        """Let somebody empty the server."""
+        provider: Any = from_url(self.url)
+        async with provider:
+            if self.kind == "redis":
+                await provider.execute("FLUSHALL")
+            else:
+                await provider.execute(f"TRUNCATE {self.space}.locks")
