@@ -23,7 +23,7 @@ _LISTEN = 60.0
 """Seconds that a backend is listened to at most; a waiter looks by itself long before."""
 
 _LATE = 0.1
-"""Seconds that the last look of a waiter whose time is over may take."""
+"""Seconds after its time that a waiter lets a request end which is under way, or its last one."""
 
 
 class Leasing:
@@ -106,10 +106,12 @@ class Leasing:
         hold: Hold | None = None
         place = queues.enter(self.key)
         try:
-            if timeout == 0 or (timeout is None and place is None):
+            if timeout:
+                hold = await self._take_within(queues, place, timeout)
+            elif timeout == 0 or place is None:
                 hold = await self.try_take(backend)
-            if hold is None and timeout != 0:
-                hold = await self._wait(queues, place, timeout)
+            if hold is None and timeout is None:
+                hold = await self._wait(queues, place, None)
         finally:
             queues.leave(self.key, place, hold)
         if hold is None:
@@ -118,22 +120,29 @@ class Leasing:
             )
         return hold
 
+    async def _take_within(self, queues: Queues, place: Place, timeout: float) -> Hold | None:
+        until = monotonic() + timeout
+        if place is None:
+            hold = await self._ask(timeout + _LATE)
+            if hold is not None:
+                return hold
+        left = until - monotonic()
+        return await self._wait(queues, place, left) if left > 0 else None
+
     async def _wait(self, queues: Queues, place: Place, timeout: float | None) -> Hold | None:
         """Wait for one's turn, and for the lease; None when the time is over."""
         try:
             async with asyncio.timeout(timeout):
                 if place is not None:
                     await place
-                elif timeout is not None and (hold := await self.try_take()) is not None:
-                    return hold
                 return await self._at_the_front(queues)
-        except TimeoutError:
-            return await self._last_look()
+        except TimeoutError:  # whoever never came to the front looks once, too
+            return await self._ask(_LATE)
 
-    async def _last_look(self) -> Hold | None:
-        """Ask once when the time is over: who never came to the front has not asked before."""
+    async def _ask(self, seconds: float) -> Hold | None:
+        """Take the lease if it is free; None, too, when that is not known within some seconds."""
         try:
-            async with asyncio.timeout(_LATE):
+            async with asyncio.timeout(seconds):
                 return await self.try_take()
         except TimeoutError:
             return None
