@@ -76,7 +76,7 @@ async def test_a_hand_over_that_comes_after_the_lease(fleet: Fleet) -> None:
         heir = asyncio.create_task(Lock("cart", backend=far, lease_duration=0.2).acquire())
         await far_enough_in_line(far)
         proxy.stall()
-        releasing = asyncio.create_task(longer._release(asyncio.current_task()))
+        releasing = asyncio.create_task(longer._release(next(iter(longer._holds))))
         async with Lock("cart", backend=near, lease_duration=LEASE) as handle:
             proxy.heal()
             with pytest.raises(LockAcquireError, match="longer than the lease"):
@@ -133,7 +133,7 @@ async def test_a_job_that_cannot_tell_that_it_is_done(fleet: Fleet, how: str, le
     async with far_away(fleet) as (proxy, far):
 
         async def run() -> None:
-            settings = {"min_lock_seconds": least, "max_lock_seconds": LEASE}
+            settings: dict[str, Any] = {"min_lock_seconds": least, "max_lock_seconds": LEASE}
             async with TaskLock("job", backend=far, **settings):
                 proxy.refuse()
                 proxy.cut()

@@ -3,12 +3,13 @@
 import asyncio
 import concurrent.futures
 import threading
+import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from grelmicro.errors import BackendNotOpenError
 
-__all__ = ["loop_of", "on_a_loop", "run_here", "run_on", "task_here", "thread_here"]
+__all__ = ["Thread", "loop_of", "on_a_loop", "run_here", "run_on", "task_here", "thread_here"]
 
 T = TypeVar("T")
 
@@ -18,15 +19,27 @@ _LOOK_AGAIN = 1.0
 """Seconds after which a waiting thread looks whether its loop still lives."""
 
 
-class _Thread:
+class Thread:
     """A thread, as long as it lives, and nobody else under the same number."""
+
+    def __init__(self, life: object) -> None:
+        self._life = weakref.ref(life)
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._life() is None
+
+
+class _Life:
+    """Something that ends with its thread, as only the thread's own variables refer to it."""
 
 
 class _Last(threading.local):
     """What is known of this thread: itself, and the loop that last ran in it."""
 
     def __init__(self) -> None:
-        self.thread = _Thread()
+        self.life = _Life()
+        self.thread = Thread(self.life)
         self.loop: asyncio.AbstractEventLoop | None = None
 
 
@@ -48,7 +61,7 @@ def task_here() -> "asyncio.Task[Any]":
     return task
 
 
-def thread_here() -> object:
+def thread_here() -> Thread:
     """What stands for the running thread."""
     return _last.thread
 

@@ -6,11 +6,11 @@ import math
 import os
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from grelmicro._process import current
 
-__all__ = ["Hold", "LockHandle", "Lost", "new_token"]
+__all__ = ["Hold", "Holder", "LockHandle", "Lost", "new_token"]
 
 
 class Lost:
@@ -45,6 +45,14 @@ class Lost:
 
     def __repr__(self) -> str:
         return f"<lost: {self._is_set}>"
+
+
+class Holder(Protocol):
+    """A task, a thread or a block: whoever may hold a lease."""
+
+    def done(self) -> bool:
+        """Whether it has ended, and will not give back what it holds."""
+        ...
 
 
 class LockHandle:
@@ -91,6 +99,7 @@ class Hold(LockHandle):
         "deadline",
         "duration",
         "given_back",
+        "kept_by",
         "key",
         "renew_at",
         "renewing",
@@ -119,6 +128,8 @@ class Hold(LockHandle):
         self.run = run
         self.until = math.inf
         """The monotonic time after which it is not renewed any more."""
+        self.kept_by: Holder | None = None
+        """Who is to be there for it to be renewed."""
         self.renewing = self.retaken = self.given_back = False
         self.deadline = sent_at + duration
         self.renew_at = sent_at + duration / 3

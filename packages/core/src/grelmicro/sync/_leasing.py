@@ -82,7 +82,8 @@ class Leasing:
             raise
         if not number:
             return None
-        return self._in_time(Hold(backend, self.key, token, number, self.duration, sent_at))
+        hold = Hold(backend, self.key, token, number, self.duration, sent_at)
+        return hold if monotonic() < hold.deadline else self._in_time(hold)
 
     def _in_time(self, hold: Hold) -> Hold:
         """A lease that has just been granted; refused if its end came before the answer did."""

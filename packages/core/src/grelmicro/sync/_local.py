@@ -102,6 +102,8 @@ class Local:
             if now >= hold.deadline:
                 self.forget(hold)
                 hold.lose()
+            elif hold.kept_by is not None and hold.kept_by.done():
+                hold.until = now
             elif now >= hold.renew_at and not hold.renewing and now < hold.until:
                 hold.renewing = True
                 self.start(self._renew(hold))

@@ -20,12 +20,15 @@ from grelmicro.errors import (
 )
 from grelmicro.sync._checks import check_name, check_seconds, check_timeout
 from grelmicro.sync._contract import SyncBackend
-from grelmicro.sync._holds import Hold, LockHandle
+from grelmicro.sync._holds import Hold, Holder, LockHandle
 from grelmicro.sync._leasing import Leasing
 from grelmicro.sync._local import local_of
 from grelmicro.sync._threads import ThreadLock
 
 __all__ = ["Lock"]
+
+_FEW = 8
+"""Holders that a lock may know at a time before it looks which of them are gone."""
 
 
 class Lock:
@@ -75,7 +78,7 @@ class Lock:
         self._max_hold = math.inf if max_hold is None else check_seconds(max_hold, "max_hold")
         if not renew and max_hold is not None:
             raise SyncSettingsValidationError("max_hold: it bounds renewal, and renew is False")
-        self._holds: dict[object, Hold] = {}
+        self._holds: dict[Holder, Hold] = {}
 
     @property
     def name(self) -> str:
@@ -181,17 +184,40 @@ class Lock:
 
     # For holders of every sort: tasks, and threads.
 
-    async def _enter(self, holder: object) -> Hold:
+    async def _enter(self, holder: Holder, block: Holder | None = None) -> Hold:
+        """Hold it for a block, as long as its task lives, or the block itself if it is given."""
         if holder in self._holds:
             self._check_reentrance(holder)
         hold = self._holds[holder] = await self._leasing.take()
+        if len(self._holds) > _FEW:
+            self._forget_the_dead()
         if self._renew:
+            hold.kept_by = block or holder
             hold.until = monotonic() + self._max_hold
             local_of(hold.backend).renew(hold)
         return hold
 
-    async def _leave(self, holder: object, exc: BaseException | None) -> None:
-        hold = self._holds.pop(holder, None)
+    def _note(self, holder: Holder, hold: Hold) -> Hold:
+        self._holds[holder] = hold
+        if len(self._holds) > _FEW:
+            self._forget_the_dead()
+        return hold
+
+    def _forget_the_dead(self) -> None:
+        """Forget who ended with a lease that has ended, too."""
+        self._holds = {
+            holder: hold
+            for holder, hold in self._holds.items()
+            if not (hold.over and (hold.kept_by or holder).done())
+        }
+
+    def _orphan(self) -> Hold | None:
+        """What a task holds that has ended: another one runs the end of its block, then."""
+        orphans = [holder for holder in self._holds if holder.done()]
+        return self._holds.pop(orphans[0]) if len(orphans) == 1 else None
+
+    async def _leave(self, holder: Holder, exc: BaseException | None) -> None:
+        hold = self._holds.pop(holder, None) or self._orphan()
         if hold is None:
             raise self._leasing.not_owned()
         local = local_of(hold.backend)
@@ -211,20 +237,18 @@ class Lock:
             if exc is None and hold.is_lost:
                 raise self._leasing.lost(hold)
 
-    async def _acquire(self, holder: object, timeout: float | None) -> Hold:
+    async def _acquire(self, holder: Holder, timeout: float | None) -> Hold:
         self._check_reentrance(holder)
-        hold = self._holds[holder] = await self._leasing.take(timeout)
-        return hold
+        return self._note(holder, await self._leasing.take(timeout))
 
-    async def _acquire_nowait(self, holder: object) -> Hold:
+    async def _acquire_nowait(self, holder: Holder) -> Hold:
         self._check_reentrance(holder)
         hold = await self._leasing.try_take()
         if hold is None:
             raise WouldBlockError(f"the lock {self.name!r} is held by somebody else")
-        self._holds[holder] = hold
-        return hold
+        return self._note(holder, hold)
 
-    def _check_reentrance(self, holder: object) -> None:
+    def _check_reentrance(self, holder: Holder) -> None:
         held = self._holds.get(holder)
         if held is None:
             return
@@ -236,13 +260,13 @@ class Lock:
         local_of(held.backend).forget(held)
         del self._holds[holder]
 
-    async def _extend(self, holder: object) -> None:
+    async def _extend(self, holder: Holder) -> None:
         hold = self._held_by(holder)
         await self._leasing.extend(hold)
         if hold.over:  # the answer came after the lease had ended
             raise self._leasing.lost(hold)
 
-    async def _release(self, holder: object) -> None:
+    async def _release(self, holder: Holder) -> None:
         hold = self._held_by(holder)
         try:
             await self._leasing.give_back(hold)
@@ -251,18 +275,18 @@ class Lock:
             raise
         self._drop(holder, hold)
 
-    def _held_by(self, holder: object) -> Hold:
+    def _held_by(self, holder: Holder) -> Hold:
         hold = self._holds.get(holder)
         if hold is None:
             raise self._leasing.not_owned()
         return hold
 
-    def _drop(self, holder: object, hold: Hold) -> None:
+    def _drop(self, holder: Holder, hold: Hold) -> None:
         local_of(hold.backend).forget(hold)
         if self._holds.get(holder) is hold:
             del self._holds[holder]
 
-    async def _owned(self, holder: object) -> bool:
+    async def _owned(self, holder: Holder) -> bool:
         hold = self._holds.get(holder)
         if hold is None:
             return False

@@ -19,6 +19,7 @@ from grelmicro.sync._contract import SyncBackend
 from grelmicro.sync._holds import Hold, LockHandle
 from grelmicro.sync._leasing import Leasing
 from grelmicro.sync._local import done_until, local_of
+from grelmicro.sync._threads import Blocks
 
 __all__ = ["TaskLock", "ThreadTaskLock"]
 
@@ -155,11 +156,14 @@ class ThreadTaskLock:
 
     def __init__(self, lock: TaskLock) -> None:
         self._lock = lock
+        self._blocks = Blocks()
 
     def __enter__(self) -> LockHandle:
         """Take the lock. Raises what `async with` raises, and BackendNotOpenError."""
         lock = self._lock
-        return run_on(loop_of(lock.backend), lock._enter(thread_here()))
+        hold = run_on(loop_of(lock.backend), lock._enter(thread_here()))
+        self._blocks.begin()
+        return hold
 
     def __exit__(
         self,
@@ -169,4 +173,4 @@ class ThreadTaskLock:
     ) -> None:
         """Give the lock back or keep it. Raises what leaving an `async with` raises."""
         lock = self._lock
-        run_on(loop_of(lock.backend), lock._leave(thread_here(), exc))
+        run_on(loop_of(lock.backend), lock._leave(self._blocks.end(), exc))

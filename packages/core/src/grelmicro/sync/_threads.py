@@ -1,26 +1,61 @@
 """Locks for worker threads."""
 
+import weakref
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from grelmicro._threads import loop_of, run_on, thread_here
+from grelmicro._threads import Thread, loop_of, run_on, thread_here
 from grelmicro.sync._checks import check_timeout
 from grelmicro.sync._holds import LockHandle
 
 if TYPE_CHECKING:
     from grelmicro.sync._lock import Lock
 
-__all__ = ["ThreadLock"]
+__all__ = ["Blocks", "ThreadLock"]
 
 T = TypeVar("T")
+
+
+class Blocks:
+    """The open blocks of one `from_thread`: frameworks may end a block in another thread."""
+
+    def __init__(self) -> None:
+        self._threads: list[Thread] = []
+
+    def begin(self) -> None:
+        """This thread has entered one."""
+        self._threads.append(thread_here())
+
+    def end(self) -> Thread:
+        """Whose block ends here: this thread's, or the only one that there is."""
+        thread = thread_here()
+        if thread not in self._threads:
+            if len(self._threads) != 1:
+                return thread
+            thread = self._threads[0]
+        self._threads.remove(thread)
+        return thread
+
+
+class _Block:
+    """A block, which is over when neither its thread nor its `from_thread` is there any more."""
+
+    def __init__(self, thread: Thread, lock: "ThreadLock") -> None:
+        self._thread = thread
+        self._lock = weakref.ref(lock)
+
+    def done(self) -> bool:
+        """Whether it is over."""
+        return self._thread.done() and self._lock() is None
 
 
 class ThreadLock:
     """A `Lock` for callers in worker threads: `with lock.from_thread: ...`.
 
-    Each thread is a holder of its own. Every method makes one trip to the event loop that the
-    backend was opened on, and waits here for what comes of it.
+    Each thread is a holder of its own; a `with` block may be left in another one. Every method
+    makes one trip to the event loop that the backend was opened on, and waits here for what comes
+    of it.
 
     Raises:
         BackendNotOpenError: From every method: the backend was never opened, or is closed.
@@ -29,10 +64,14 @@ class ThreadLock:
 
     def __init__(self, lock: "Lock") -> None:
         self._lock = lock
+        self._blocks = Blocks()
 
     def __enter__(self) -> LockHandle:
         """Wait for the lock, and hold it for the block. Raises what `async with` raises."""
-        return self._run(self._lock._enter)
+        block = _Block(thread_here(), self)
+        hold = self._run(lambda holder: self._lock._enter(holder, block))
+        self._blocks.begin()
+        return hold
 
     def __exit__(
         self,
@@ -41,7 +80,8 @@ class ThreadLock:
         traceback: TracebackType | None,
     ) -> None:
         """Give the lock back. Raises what leaving an `async with` raises."""
-        self._run(lambda holder: self._lock._leave(holder, exc))
+        holder = self._blocks.end()
+        self._run(lambda _: self._lock._leave(holder, exc))
 
     def acquire(self, timeout: float | None = None) -> LockHandle:
         """Wait for the lock, for `timeout` seconds at most. Raises what `Lock.acquire` raises."""
@@ -68,6 +108,6 @@ class ThreadLock:
         """Whether this thread holds the lock. Raises what `Lock.owned` raises."""
         return self._run(self._lock._owned)
 
-    def _run(self, call: Callable[[object], Coroutine[Any, Any, T]]) -> T:
+    def _run(self, call: Callable[[Thread], Coroutine[Any, Any, T]]) -> T:
         loop = loop_of(self._lock.backend)
         return run_on(loop, call(thread_here()))

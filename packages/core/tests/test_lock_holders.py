@@ -1,0 +1,139 @@
+"""Who holds a lock: tasks and threads that end with it, and blocks that end elsewhere."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from grelmicro.sync import Lock, LockNotOwnedError, TaskLock
+from grelmicro.sync._local import local_of
+from grelmicro.sync.memory import MemorySyncAdapter
+
+
+@pytest.fixture
+async def backend() -> AsyncGenerator[MemorySyncAdapter]:
+    async with MemorySyncAdapter() as backend:
+        yield backend
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.005)
+
+
+async def test_a_task_that_ends_with_a_lock_has_it_for_one_lease(
+    backend: MemorySyncAdapter,
+) -> None:
+    lock = Lock("cart", backend=backend, lease_duration=0.1)
+
+    async def enter() -> Any:
+        return await lock.__aenter__()
+
+    handle = await asyncio.create_task(enter())
+    await lock.acquire(timeout=5)
+    await until(handle.lost.is_set)
+    assert not local_of(backend)._holds
+
+
+async def test_a_thread_that_ends_with_a_lock_has_it_for_one_lease(
+    backend: MemorySyncAdapter,
+) -> None:
+    lock = Lock("cart", backend=backend, lease_duration=0.1)
+    thread = threading.Thread(target=lambda: lock.from_thread.__enter__())
+    thread.start()
+    await until(lambda: not thread.is_alive())
+    await lock.acquire(timeout=5)
+
+
+async def test_a_block_that_outlives_its_thread_is_renewed(backend: MemorySyncAdapter) -> None:
+    """A web framework may run the two halves of a generator in two threads."""
+    lock = Lock("cart", backend=backend, lease_duration=0.1)
+
+    @contextmanager
+    def dependency() -> Generator[Any]:
+        with lock.from_thread as handle:
+            yield handle
+
+    block = dependency()
+    with ThreadPoolExecutor(1) as one:
+        handle = await asyncio.get_running_loop().run_in_executor(one, block.__enter__)
+    gc.collect()
+    await asyncio.sleep(0.3)
+    assert not handle.lost.is_set()
+    await asyncio.to_thread(block.__exit__, None, None, None)
+    assert not await lock.locked()
+    with pytest.raises(LockNotOwnedError):
+        await asyncio.to_thread(lock.from_thread.__exit__, None, None, None)
+
+
+async def test_a_block_of_a_living_thread_may_end_in_another(backend: MemorySyncAdapter) -> None:
+    loop = asyncio.get_running_loop()
+    lock = Lock("cart", backend=backend)
+    job = TaskLock("cart", backend=backend, min_lock_seconds=0)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        for block in (lock.from_thread, job.from_thread):
+            await loop.run_in_executor(one, block.__enter__)
+            await loop.run_in_executor(other, block.__exit__, None, None, None)
+            await loop.run_in_executor(other, block.__enter__)  # it is free
+            await loop.run_in_executor(other, block.__exit__, None, None, None)
+
+
+async def test_the_end_of_a_block_is_that_of_the_own_one(backend: MemorySyncAdapter) -> None:
+    """A thread that gave its lock back in its block does not give back another thread's."""
+    loop = asyncio.get_running_loop()
+    shared = Lock("cart", backend=backend).from_thread
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        await loop.run_in_executor(one, shared.__enter__)
+        await loop.run_in_executor(one, shared.release)
+        await loop.run_in_executor(other, shared.__enter__)
+        with pytest.raises(LockNotOwnedError):
+            await loop.run_in_executor(one, shared.__exit__, None, None, None)
+        assert await loop.run_in_executor(other, shared.owned)
+        await loop.run_in_executor(other, shared.__exit__, None, None, None)
+
+
+async def test_a_block_whose_task_has_ended_may_end_in_another(
+    backend: MemorySyncAdapter,
+) -> None:
+    lock = Lock("cart", backend=backend, lease_duration=30)
+
+    async def fixture() -> AsyncGenerator[None]:
+        async with lock:
+            yield
+
+    block = fixture()
+    await asyncio.create_task(anext(block))
+    assert await lock.locked()
+    await asyncio.create_task(block.aclose())
+    assert not await lock.locked()
+
+
+async def test_a_generator_that_is_left_alone_has_it_no_longer_than_its_task(
+    backend: MemorySyncAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = Lock("cart", backend=backend, lease_duration=0.1)
+
+    async def numbers() -> AsyncGenerator[int]:
+        async with lock:
+            yield 1
+
+    async def first() -> None:
+        async for _ in numbers():
+            break
+
+    await asyncio.create_task(first())
+    gc.collect()
+    await lock.acquire(timeout=5)
+
+
+async def test_those_who_died_with_a_lease_are_forgotten(backend: MemorySyncAdapter) -> None:
+    lock = Lock("cart", backend=backend, lease_duration=0.001, retry_interval=0.002)
+    for _ in range(40):
+        await asyncio.create_task(lock.acquire(timeout=5))
+    assert len(lock._holds) < 20
