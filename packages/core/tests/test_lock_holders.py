@@ -137,3 +137,27 @@ async def test_those_who_died_with_a_lease_are_forgotten(backend: MemorySyncAdap
     for _ in range(40):
         await asyncio.create_task(lock.acquire(timeout=5))
     assert len(lock._holds) < 20
+
+
+def test_two_loops_at_once_share_a_lock_in_memory() -> None:
+    """Each has a queue of its own: neither wakes the other's tasks, nor waits for them in vain."""
+    lock = Lock("cart", backend=MemorySyncAdapter(), retry_interval=0.005)
+    inside: list[int] = []
+    most: list[int] = []
+
+    async def work() -> None:
+        for _ in range(5):
+            async with lock:
+                inside.append(1)
+                await asyncio.sleep(0.001)
+                most.append(len(inside))
+                inside.pop()
+
+    async def several() -> None:
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(work() for _ in range(4)))
+
+    with ThreadPoolExecutor(2) as threads:
+        for ended in [threads.submit(asyncio.run, several()) for _ in range(2)]:
+            ended.result()
+    assert most == [1] * 40

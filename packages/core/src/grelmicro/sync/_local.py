@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
+from threading import get_ident
 from time import monotonic
 from typing import Any
 
@@ -35,13 +36,14 @@ _TICK = 0.01
 
 
 class Local:
-    """One backend's waiters, held leases and background work, on one event loop.
+    """One backend's waiters, held leases and background work, on one thread's event loop.
 
     One timer serves all leases that renew themselves.
     """
 
     def __init__(self) -> None:
         self.process = current.id
+        self.thread = get_ident()
         self.queues = Queues()
         self._holds: dict[Hold, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,11 +186,19 @@ class Local:
 
 
 def local_of(backend: Any) -> Local:
-    """What this process knows about a backend; a forked child begins anew."""
+    """What this process knows about a backend, in this thread; a forked child begins anew."""
     local: Local | None = getattr(backend, "_local", None)
-    if local is None or local.process != current.id:
-        local = backend._local = Local()
+    if local is None or local.thread != get_ident() or local.process != current.id:
+        local = backend._local = _another(backend)
     return local
+
+
+def _another(backend: Any) -> Local:
+    """The one of another thread than that of the last caller."""
+    known: dict[tuple[int, int], Local] | None = getattr(backend, "_locals", None)
+    if known is None:
+        known = backend._locals = {}
+    return known.setdefault((current.id, get_ident()), Local())
 
 
 async def done_until(until: float, ask: Callable[[], Awaitable[object]]) -> None:
