@@ -7,9 +7,19 @@ import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from grelmicro._process import current
 from grelmicro.errors import BackendNotOpenError
 
-__all__ = ["Thread", "loop_of", "on_a_loop", "run_here", "run_on", "task_here", "thread_here"]
+__all__ = [
+    "Thread",
+    "loop_of",
+    "noted_loop",
+    "on_a_loop",
+    "run_here",
+    "run_on",
+    "task_here",
+    "thread_here",
+]
 
 T = TypeVar("T")
 
@@ -45,6 +55,9 @@ class _Last(threading.local):
 
 _last = _Last()
 
+_processes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int] = weakref.WeakKeyDictionary()
+"""In which process a loop runs: a fact that no fork changes."""
+
 
 def task_here() -> "asyncio.Task[Any]":
     """The task that is running; faster than `current_task()`, which asks the system twice.
@@ -66,6 +79,17 @@ def thread_here() -> Thread:
     return _last.thread
 
 
+def noted_loop() -> asyncio.AbstractEventLoop:
+    """The running loop, for a backend that is opened on it; a forked child will know whose it is.
+
+    Raises:
+        RuntimeError: No loop is running here.
+    """
+    loop = asyncio.get_running_loop()
+    _processes[loop] = current.id
+    return loop
+
+
 def on_a_loop() -> bool:
     """Whether an event loop runs in this thread, so that waiting here would stop it."""
     return asyncio._get_running_loop() is not None
@@ -75,9 +99,14 @@ def loop_of(backend: Any) -> asyncio.AbstractEventLoop:
     """The loop that a backend was opened on, for a caller without one.
 
     Raises:
-        BackendNotOpenError: It was never opened, or is closed.
+        BackendNotOpenError: It was never opened, or is closed, or was opened before a fork.
     """
     loop: asyncio.AbstractEventLoop | None = getattr(backend, "_loop", None)
+    if loop is not None and _processes.get(loop, current.id) != current.id:
+        raise BackendNotOpenError(
+            f"{type(backend).__name__} was opened before a fork, and its event loop does not run "
+            "in the child: enter the app or the backend here"
+        )
     if loop is None:
         raise BackendNotOpenError(
             f"{type(backend).__name__} is not open, and a synchronous call needs the loop it "

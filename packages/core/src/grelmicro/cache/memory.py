@@ -7,6 +7,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from grelmicro._threads import noted_loop
 from grelmicro.cache._expiry import ExpiryIndex
 
 __all__ = ["MemoryCacheAdapter", "MemoryCacheBackend"]
@@ -46,7 +47,7 @@ class MemoryCacheAdapter:
     async def __aenter__(self) -> Self:
         """Note the running loop, and sweep on it."""
         self._entered += 1
-        self._loop = asyncio.get_running_loop()
+        self._loop = noted_loop()
         self._schedule()
         return self
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from grelmicro._threads import noted_loop
 from grelmicro.providers._provider import Provider
 
 __all__ = ["ProviderAdapter", "borrowed_provider"]
@@ -65,7 +66,7 @@ class ProviderAdapter(Generic[P]):
         """Open a provider of its own, and note the loop for callers in threads."""
         if self.makes_its_own:
             await self.provider.__aenter__()
-        self._loop = asyncio.get_running_loop()
+        self._loop = noted_loop()
         self._entered += 1
         return self
 

@@ -6,6 +6,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from grelmicro._threads import noted_loop
 from grelmicro.sync._local import local_of
 
 __all__ = ["MemorySyncAdapter"]
@@ -35,7 +36,7 @@ class MemorySyncAdapter:
     async def __aenter__(self) -> Self:
         """Note the running loop, for callers in threads."""
         self._entered += 1
-        self._loop = asyncio.get_running_loop()
+        self._loop = noted_loop()
         return self
 
     async def __aexit__(
