@@ -168,7 +168,8 @@ async def test_a_server_that_is_started_anew(own_fleet: Fleet) -> None:
             else:
                 await asyncio.sleep(3)  # it is renewed every 2 s
                 assert not handle.lost.is_set()
-                assert await backend.owned(name="lock:cart", token=handle.token)  # type: ignore[attr-defined]
+                holding: Any = handle
+                assert await backend.owned(name="lock:cart", token=holding.token)
     except LockLostError:
         assert own_fleet.kind == "redis"
     async with Lock("cart", backend=backend) as handle:
