@@ -200,6 +200,16 @@ async def test_times_of_elections_that_do_not_go_together(settings: dict[str, An
         LeaderElection("l", **settings)
 
 
+async def test_a_job_that_was_begun_again_after_its_most_ends_twice() -> None:
+    backend = MemorySyncAdapter()
+    job = TaskLock("job", backend=backend, min_lock_seconds=0, max_lock_seconds=0.02)
+    with pytest.raises(LockNotOwnedError):
+        async with job:
+            await asyncio.sleep(0.03)
+            async with job:
+                pass
+
+
 async def test_a_renewal_that_comes_too_late_is_a_loss() -> None:
     """Whoever looked was told that nobody leads: the next leadership has a number of its own."""
 

@@ -22,6 +22,9 @@ __all__ = ["Leasing"]
 _LISTEN = 60.0
 """Seconds that a backend is listened to at most; a waiter looks by itself long before."""
 
+_LATE = 0.1
+"""Seconds after its time that a waiter lets a request end which is under way, or its last one."""
+
 
 class Leasing:
     """One name's leases on whatever backend serves now.
@@ -62,7 +65,7 @@ class Leasing:
             backend: The backend that serves now, if it was just found.
 
         Raises:
-            LockAcquireError: The backend failed.
+            LockAcquireError: The backend failed, or answered after the lease had ended.
         """
         if backend is None:
             backend = self.find()
@@ -79,7 +82,17 @@ class Leasing:
             raise
         if not number:
             return None
-        return Hold(backend, self.key, token, number, self.duration, sent_at)
+        return self._in_time(Hold(backend, self.key, token, number, self.duration, sent_at))
+
+    def _in_time(self, hold: Hold) -> Hold:
+        """A lease that has just been granted; refused if its end came before the answer did."""
+        if hold.over:  # somebody else may hold it by now
+            local_of(hold.backend).give_back(hold.backend, self.key, hold.token, hold.duration)
+            raise LockAcquireError(
+                f"the lock {self.name!r} could not be taken: the answer took longer than the lease "
+                f"of {hold.duration:g} s lasts"
+            )
+        return hold
 
     async def take(self, timeout: float | None = None) -> Hold:
         """Take the lease as soon as it is free, after those of this process who came before.
@@ -93,10 +106,12 @@ class Leasing:
         hold: Hold | None = None
         place = queues.enter(self.key)
         try:
-            if place is None or timeout == 0:
+            if timeout:
+                hold = await self._take_within(queues, place, timeout)
+            elif timeout == 0 or place is None:
                 hold = await self.try_take(backend)
-            if hold is None and timeout != 0:
-                hold = await self._wait(queues, place, timeout)
+            if hold is None and timeout is None:
+                hold = await self._wait(queues, place, None)
         finally:
             queues.leave(self.key, place, hold)
         if hold is None:
@@ -104,6 +119,15 @@ class Leasing:
                 f"the lock {self.name!r} did not become free within {timeout:g} s"
             )
         return hold
+
+    async def _take_within(self, queues: Queues, place: Place, timeout: float) -> Hold | None:
+        until = monotonic() + timeout
+        if place is None:
+            hold = await self._ask(timeout + _LATE)
+            if hold is not None:
+                return hold
+        left = until - monotonic()
+        return await self._wait(queues, place, left) if left > 0 else None
 
     async def _wait(self, queues: Queues, place: Place, timeout: float | None) -> Hold | None:
         """Wait for one's turn, and for the lease; None when the time is over."""
@@ -113,7 +137,15 @@ class Leasing:
                     await place
                 return await self._at_the_front(queues)
         except TimeoutError:  # whoever never came to the front looks once, too
-            return await self.try_take()
+            return await self._ask(_LATE)
+
+    async def _ask(self, seconds: float) -> Hold | None:
+        """Take the lease if it is free; None, too, when that is not known within some seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.try_take()
+        except TimeoutError:
+            return None
 
     async def _at_the_front(self, queues: Queues) -> Hold:
         """Wait for the lease as the only one of this process who talks to the backend."""
@@ -144,7 +176,8 @@ class Leasing:
         finally:
             if pushes is not None:
                 pushes.cancel()
-        return front.take()
+        handed = front.take()
+        return None if handed is None else self._in_time(handed)
 
     async def _listen(self, backend: Any) -> "asyncio.Task[None] | None":
         """Begin to wait for the backend's word that the lease may be free, if it gives any."""

@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any
 
 from grelmicro._process import current
+from grelmicro.errors import LockNotOwnedError, OutOfContextError
 from grelmicro.sync._holds import Hold
 from grelmicro.sync._queues import Front, Queues
 
-__all__ = ["Local", "local_of"]
+__all__ = ["Local", "done_until", "local_of"]
 
 _log = logging.getLogger("grelmicro.sync")
 
@@ -25,6 +26,9 @@ on its way over a connection that was lost, and overtaken."""
 _RUN = 7
 """Holders of one process to whom a lease is handed over, one after the other, before it is given
 back: other processes want it, too."""
+
+_SETTLE = 2.0
+"""Seconds that a backend which is being closed waits for what is still owed to it."""
 
 _TICK = 0.01
 """Seconds between two looks at leases, at least."""
@@ -41,6 +45,7 @@ class Local:
         self.queues = Queues()
         self._holds: dict[Hold, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._owed: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -154,19 +159,26 @@ class Local:
 
     def give_back(self, backend: Any, key: str, token: str, duration: float) -> None:
         """See to it that nobody's lease does not last: it may have been taken, or not."""
-        self.start(self._give_back(backend, key, token, monotonic() + duration))
+        self.owe(self._give_back(backend, key, token, monotonic() + duration))
 
     async def _give_back(self, backend: Any, key: str, token: str, until: float) -> None:
-        await _release(backend, key, token, until)
-        self.freed(key)
-        await asyncio.sleep(_AGAIN)
-        await _release(backend, key, token, until)
-        self.freed(key)
+        for pause in (_AGAIN, 0):
+            await done_until(until, lambda: backend.release(name=key, token=token))
+            self.freed(key)
+            await asyncio.sleep(pause)
+
+    def owe(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do in the background what has to be done before the backend is closed."""
+        task = self.start(work)
+        if task is not None:
+            self._owed.add(task)
+            task.add_done_callback(self._owed.discard)
 
     async def settle(self) -> None:
-        """Wait for what runs in the background."""
-        while self._tasks:
-            await asyncio.wait([*self._tasks])
+        """Wait a while for what is still owed to the backend, which is about to be closed."""
+        deadline = monotonic() + _SETTLE
+        while self._owed and (left := deadline - monotonic()) > 0:
+            await asyncio.wait([*self._owed], timeout=left)
 
 
 def local_of(backend: Any) -> Local:
@@ -177,11 +189,13 @@ def local_of(backend: Any) -> Local:
     return local
 
 
-async def _release(backend: Any, key: str, token: str, until: float) -> None:
-    """Ask until the backend has answered, or the lease has ended by itself."""
+async def done_until(until: float, ask: Callable[[], Awaitable[object]]) -> None:
+    """Ask until the backend has answered, or is closed, or the lease has ended by itself."""
     while monotonic() < until:  # no event tells that a server is there again
         try:
-            await backend.release(name=key, token=token)
+            await ask()
+        except (LockNotOwnedError, OutOfContextError):
+            return
         except Exception:
             await asyncio.sleep(_RETRY)
         else:

@@ -202,6 +202,8 @@ class Lock:
             local.give_back(hold.backend, hold.key, hold.token, hold.duration)
             raise
         except GrelmicroError as error:
+            if not isinstance(error, LockNotOwnedError):  # nobody can try again
+                local.give_back(hold.backend, hold.key, hold.token, hold.duration)
             if exc is None:
                 raise
             exc.add_note(f"{type(error).__name__}: {error}")
@@ -237,6 +239,8 @@ class Lock:
     async def _extend(self, holder: object) -> None:
         hold = self._held_by(holder)
         await self._leasing.extend(hold)
+        if hold.over:  # the answer came after the lease had ended
+            raise self._leasing.lost(hold)
 
     async def _release(self, holder: object) -> None:
         hold = self._held_by(holder)

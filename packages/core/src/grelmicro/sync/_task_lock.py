@@ -9,6 +9,7 @@ from grelmicro._sources import backend_source
 from grelmicro._threads import loop_of, run_on, task_here, thread_here
 from grelmicro.errors import (
     GrelmicroError,
+    LockNotOwnedError,
     LockReentrantError,
     SyncSettingsValidationError,
     WouldBlockError,
@@ -17,7 +18,7 @@ from grelmicro.sync._checks import check_name, check_seconds
 from grelmicro.sync._contract import SyncBackend
 from grelmicro.sync._holds import Hold, LockHandle
 from grelmicro.sync._leasing import Leasing
-from grelmicro.sync._local import local_of
+from grelmicro.sync._local import done_until, local_of
 
 __all__ = ["TaskLock", "ThreadTaskLock"]
 
@@ -115,24 +116,31 @@ class TaskLock:
         return hold
 
     async def _leave(self, holder: object, exc: BaseException | None) -> None:
-        hold, started = self._holds.pop(holder)
-        rest = started + self._least - monotonic()
+        hold, started = self._holds.pop(holder, (None, 0.0))
+        if hold is None:
+            raise self._leasing.not_owned()
+        until = started + self._least
         try:
-            await self._end(hold, rest)
+            await self._end(hold, until)
         except asyncio.CancelledError:
-            if rest <= 0:
-                local_of(hold.backend).give_back(hold.backend, hold.key, hold.token, hold.duration)
+            self._end_later(hold, until)
             raise
         except GrelmicroError as error:
+            if not isinstance(error, LockNotOwnedError):  # else it lasts for its most
+                self._end_later(hold, until)
             if exc is None:
                 raise
             exc.add_note(f"{type(error).__name__}: {error}")
 
-    async def _end(self, hold: Hold, rest: float) -> None:
+    def _end_later(self, hold: Hold, until: float) -> None:
+        ask = done_until(hold.deadline, lambda: self._end(hold, until))
+        local_of(hold.backend).owe(ask)
+
+    async def _end(self, hold: Hold, until: float) -> None:
         if hold.over:
             await self._leasing.give_back(hold)  # it may be ours still, by the backend's clock
             raise self._leasing.lost(hold)
-        if rest > 0:
+        if (rest := until - monotonic()) > 0:
             hold.duration = max(rest, 0.001)
             await self._leasing.extend(hold)
         else:

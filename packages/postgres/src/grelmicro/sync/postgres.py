@@ -11,6 +11,7 @@ from grelmicro.providers._postgres_names import quoted_table
 from grelmicro.providers._postgres_sweeps import SWEEP_ROWS, Sweeper
 from grelmicro.providers._postgres_tables import Table
 from grelmicro.providers.postgres import PostgresProvider
+from grelmicro.sync._local import local_of
 from grelmicro.sync._postgres_statements import Statements
 from grelmicro.sync._waiters import GRACE, Waiters
 
@@ -88,7 +89,8 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Hear and sweep no more, and close a provider of its own."""
+        """Give back what is owed, hear and sweep no more, and close a provider of its own."""
+        await local_of(self).settle()
         self._waiters.close()
         self.provider.unlisten(self._channel, self._heard)
         await self._sweeper.stop()

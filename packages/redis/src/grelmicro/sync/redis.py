@@ -7,6 +7,7 @@ from types import TracebackType
 from grelmicro.providers._adapter import ProviderAdapter
 from grelmicro.providers._redis_listener import Heard
 from grelmicro.providers.redis import RedisProvider, RedisScript
+from grelmicro.sync._local import local_of
 from grelmicro.sync._waiters import GRACE, Waiters
 
 __all__ = ["RedisSyncAdapter"]
@@ -116,7 +117,8 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Listen no more, and close a provider of its own."""
+        """Give back what is owed, listen no more, and close a provider of its own."""
+        await local_of(self).settle()
         self._waiters.close()
         for name in [*self._heard]:
             self._unlisten(name)
