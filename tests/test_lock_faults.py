@@ -249,6 +249,22 @@ async def test_a_loop_that_was_blocked_for_longer_than_the_lease(fleet: Fleet) -
     assert await other.locked(name="lock:cart")
 
 
+async def test_clients_whose_clocks_are_wrong(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead, right = await fleet.backend(), await fleet.backend()
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + 3600)
+    lock = Lock("cart", backend=ahead, lease_duration=0.3)
+    number = (await lock.acquire()).fencing_token
+    monkeypatch.setattr(time, "time", lambda: true() - 3600)
+    assert await right.acquire(name="lock:cart", token="other", duration=60) == 0
+    handle = await Lock("cart", backend=right).acquire(timeout=5)
+    assert handle.fencing_token > number
+    monkeypatch.setattr(time, "time", lambda: true() + 7200)
+    assert await ahead.acquire(name="lock:cart", token="other", duration=60) == 0
+
+
 # Leases that ended, and waiting.
 
 

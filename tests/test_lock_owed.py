@@ -87,10 +87,11 @@ async def test_a_hand_over_that_comes_after_the_lease(fleet: Fleet) -> None:
 
 async def far_enough_in_line(backend: Any) -> None:
     """Wait until a waiter has asked in vain, and stands in the server's line."""
-    async with asyncio.timeout(20):
-        while not any(room.enlisted_until for room in backend._waiters._rooms.values()):
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.05)
+    deadline = monotonic() + 20
+    while not any(room.enlisted_until for room in backend._waiters._rooms.values()):
+        assert monotonic() < deadline
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
 
 
 async def test_an_extension_that_comes_after_the_lease(fleet: Fleet) -> None:
@@ -110,13 +111,17 @@ async def test_an_extension_that_comes_after_the_lease(fleet: Fleet) -> None:
 async def test_a_block_that_cannot_give_it_back(fleet: Fleet, how: str) -> None:
     near = await fleet.backend()
     async with far_away(fleet, timeout=0.3) as (proxy, far):
-        with pytest.raises(LockReleaseError):
+
+        async def hold() -> None:
             async with Lock("cart", backend=far, lease_duration=LEASE):
                 if how == "cut":
                     proxy.refuse()
                     proxy.cut()
                 else:
                     proxy.stall()
+
+        with pytest.raises(LockReleaseError):
+            await hold()
         proxy.heal()
         await Lock("cart", backend=near).acquire(timeout=10)
 
@@ -129,7 +134,7 @@ async def test_a_job_that_cannot_tell_that_it_is_done(fleet: Fleet, how: str, le
     async with far_away(fleet) as (proxy, far):
 
         async def run() -> None:
-            settings = {"min_lock_seconds": least, "max_lock_seconds": LEASE}
+            settings: dict[str, Any] = {"min_lock_seconds": least, "max_lock_seconds": LEASE}
             async with TaskLock("job", backend=far, **settings):
                 proxy.refuse()
                 proxy.cut()

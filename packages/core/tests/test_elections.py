@@ -203,11 +203,15 @@ async def test_times_of_elections_that_do_not_go_together(settings: dict[str, An
 async def test_a_job_that_was_begun_again_after_its_most_ends_twice() -> None:
     backend = MemorySyncAdapter()
     job = TaskLock("job", backend=backend, min_lock_seconds=0, max_lock_seconds=0.02)
-    with pytest.raises(LockNotOwnedError):
+
+    async def run() -> None:
         async with job:
             await asyncio.sleep(0.03)
             async with job:
                 pass
+
+    with pytest.raises(LockNotOwnedError):
+        await run()
 
 
 async def test_a_renewal_that_comes_too_late_is_a_loss() -> None:

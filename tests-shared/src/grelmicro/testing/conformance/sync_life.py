@@ -90,7 +90,7 @@ async def _had_again(locks: Any) -> None:
         await asyncio.sleep(0.01)
 
 
-@clause("sync.wait.ends", needs=(Capability.WAIT,), seconds=10.0)
+@clause("sync.wait.ends", needs=(Capability.WAIT,), seconds=8.0)
 async def wait_ends(locks: Any) -> None:
     """`wait` returns after its timeout, raises nothing then, and can be cancelled.
 
