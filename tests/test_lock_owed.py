@@ -87,11 +87,12 @@ async def test_a_hand_over_that_comes_after_the_lease(fleet: Fleet) -> None:
 
 async def far_enough_in_line(backend: Any) -> None:
     """Wait until a waiter has asked in vain, and stands in the server's line."""
-    deadline = monotonic() + 20
-    while not any(room.enlisted_until for room in backend._waiters._rooms.values()):
-        assert monotonic() < deadline
-        await asyncio.sleep(0.005)
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):
+        while not any(  # noqa: ASYNC110  # no event tells
+            room.enlisted_until for room in backend._waiters._rooms.values()
+        ):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
 
 
 async def test_an_extension_that_comes_after_the_lease(fleet: Fleet) -> None:
@@ -111,17 +112,15 @@ async def test_an_extension_that_comes_after_the_lease(fleet: Fleet) -> None:
 async def test_a_block_that_cannot_give_it_back(fleet: Fleet, how: str) -> None:
     near = await fleet.backend()
     async with far_away(fleet, timeout=0.3) as (proxy, far):
-
-        async def hold() -> None:
-            async with Lock("cart", backend=far, lease_duration=LEASE):
-                if how == "cut":
-                    proxy.refuse()
-                    proxy.cut()
-                else:
-                    proxy.stall()
-
+        lock = Lock("cart", backend=far, lease_duration=LEASE)
+        await lock.__aenter__()
+        if how == "cut":
+            proxy.refuse()
+            proxy.cut()
+        else:
+            proxy.stall()
         with pytest.raises(LockReleaseError):
-            await hold()
+            await lock.__aexit__(None, None, None)
         proxy.heal()
         await Lock("cart", backend=near).acquire(timeout=10)
 

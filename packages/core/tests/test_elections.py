@@ -201,17 +201,16 @@ async def test_times_of_elections_that_do_not_go_together(settings: dict[str, An
 
 
 async def test_a_job_that_was_begun_again_after_its_most_ends_twice() -> None:
-    backend = MemorySyncAdapter()
-    job = TaskLock("job", backend=backend, min_lock_seconds=0, max_lock_seconds=0.02)
+    job = TaskLock("job", backend=MemorySyncAdapter(), min_lock_seconds=0, max_lock_seconds=0.02)
 
-    async def run() -> None:
+    async def begin_again() -> None:
         async with job:
             await asyncio.sleep(0.03)
             async with job:
                 pass
 
     with pytest.raises(LockNotOwnedError):
-        await run()
+        await begin_again()
 
 
 async def test_a_renewal_that_comes_too_late_is_a_loss() -> None:
@@ -238,3 +237,78 @@ async def test_a_renewal_that_comes_too_late_is_a_loss() -> None:
         async with asyncio.timeout(5):
             await election.wait_for_leader()
         assert election.fencing_token > number
+
+
+async def test_who_enters_it_twice_does_not_keep_it_running() -> None:
+    election = LeaderElection("boss", backend=MemorySyncAdapter())
+
+    async with election:
+        with pytest.raises(OutOfContextError, match="runs already"):
+            await election.__aenter__()
+        assert election.is_leader()
+    assert not election.is_running()
+    async with asyncio.timeout(5), election:  # it was handed over
+        pass
+
+
+async def test_who_gives_up_entering_it_leaves_nothing_behind() -> None:
+    backend = MemorySyncAdapter()
+    async with LeaderElection("boss", backend=backend):
+        before = asyncio.all_tasks()
+        entering = asyncio.create_task(LeaderElection("boss", backend=backend).__aenter__())
+        await asyncio.sleep(0.02)
+        entering.cancel()
+        await asyncio.wait([entering])
+        await until(lambda: asyncio.all_tasks() == before)
+
+
+async def test_cancelled_once_more_while_it_is_handed_over() -> None:
+    class Slow(MemorySyncAdapter):
+        gives_back = asyncio.Event()
+
+        async def release(self, *, name: str, token: str) -> bool:
+            self.gives_back.set()
+            await asyncio.sleep(0.02)
+            return await super().release(name=name, token=token)
+
+    backend = Slow()
+    running = asyncio.create_task(LeaderElection("boss", backend=backend)())
+    await until(lambda: backend._leases)
+    running.cancel()
+    await backend.gives_back.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    await until(lambda: not backend._leases)
+
+
+async def test_a_guarded_block_that_was_ended_is_not_cancelled_any_more() -> None:
+    backend = MemorySyncAdapter()
+    election = LeaderElection(
+        "boss", backend=backend, lease_duration=2, renew_deadline=1, retry_interval=0.02
+    )
+
+    async def lead() -> None:
+        async with election.guard():
+            backend._leases.clear()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise KeyError("what the block makes of it") from None
+
+    async with election:
+        task = asyncio.current_task()
+        assert task is not None
+        with pytest.raises(KeyError):
+            await lead()
+        assert not task.cancelling()
+        async with asyncio.timeout(5):
+            await election.wait_for_leader()
+        with pytest.raises(LockLostError):
+            await _leads_until_it_is_lost(election, backend)
+        assert not task.cancelling()
+
+
+async def _leads_until_it_is_lost(election: LeaderElection, backend: MemorySyncAdapter) -> None:
+    async with election.guard():
+        backend._leases.clear()
+        await asyncio.Event().wait()

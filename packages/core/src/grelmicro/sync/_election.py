@@ -16,6 +16,7 @@ from grelmicro.sync._checks import check_name, check_seconds
 from grelmicro.sync._contract import SyncBackend
 from grelmicro.sync._holds import Hold
 from grelmicro.sync._leasing import Leasing
+from grelmicro.sync._local import local_of
 from grelmicro.sync._thread_election import ThreadElection
 
 __all__ = ["LeaderElection"]
@@ -136,11 +137,12 @@ class LeaderElection:
         try:
             yield token
         except asyncio.CancelledError:
-            if watch.done() and task.uncancel() == 0:
+            if watch.done() and task.cancelling() == 1:
                 raise self._leasing_lost() from None
             raise
         finally:
-            watch.cancel()
+            if not watch.cancel():  # what has cancelled the block is over, whatever came of it
+                task.uncancel()
         if self.fencing_token != token:
             raise self._leasing_lost()
 
@@ -169,17 +171,24 @@ class LeaderElection:
             await self._step_down()
 
     async def __aenter__(self) -> Self:
-        """Run the election, and wait until this process leads."""
+        """Run the election, and wait until this process leads.
+
+        Raises:
+            OutOfContextError: It runs already.
+        """
+        if self._task is not None:
+            raise OutOfContextError(f"{self!r} runs already")
         self._task = asyncio.create_task(self())
+        waiting = asyncio.ensure_future(self.wait_for_leader())
         try:
-            waiting = asyncio.ensure_future(self.wait_for_leader())
             await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
             if self._task.done():
                 await self._task
         except BaseException:
             await self._stop()
             raise
+        finally:
+            waiting.cancel()
         return self
 
     async def __aexit__(
@@ -254,7 +263,12 @@ class LeaderElection:
         try:
             async with asyncio.timeout(self._backend_timeout):
                 await self._leasing.give_back(hold)
-        except (SyncError, TimeoutError) as error:
+        except LockNotOwnedError as error:
+            self._say(error)
+        except BaseException as error:  # it may not have been done
+            local_of(hold.backend).give_back(hold.backend, hold.key, hold.token, hold.duration)
+            if not isinstance(error, SyncError | TimeoutError):
+                raise
             self._say(error)
 
     def _say(self, error: BaseException) -> None:
