@@ -168,7 +168,8 @@ async def test_a_server_that_is_started_anew(own_fleet: Fleet) -> None:
             else:
                 await asyncio.sleep(3)  # it is renewed every 2 s
                 assert not handle.lost.is_set()
-                assert await backend.owned(name="lock:cart", token=handle.token)  # type: ignore[attr-defined]
+                holding: Any = handle
+                assert await backend.owned(name="lock:cart", token=holding.token)
     except LockLostError:
         assert own_fleet.kind == "redis"
     async with Lock("cart", backend=backend) as handle:
@@ -246,6 +247,22 @@ async def test_a_loop_that_was_blocked_for_longer_than_the_lease(fleet: Fleet) -
     with pytest.raises(LockLostError):
         await hold()
     assert await other.locked(name="lock:cart")
+
+
+async def test_clients_whose_clocks_are_wrong(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead, right = await fleet.backend(), await fleet.backend()
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + 3600)
+    lock = Lock("cart", backend=ahead, lease_duration=0.3)
+    number = (await lock.acquire()).fencing_token
+    monkeypatch.setattr(time, "time", lambda: true() - 3600)
+    assert await right.acquire(name="lock:cart", token="other", duration=60) == 0
+    handle = await Lock("cart", backend=right).acquire(timeout=5)
+    assert handle.fencing_token > number
+    monkeypatch.setattr(time, "time", lambda: true() + 7200)
+    assert await ahead.acquire(name="lock:cart", token="other", duration=60) == 0
 
 
 # Leases that ended, and waiting.

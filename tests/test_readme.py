@@ -32,7 +32,9 @@ COMMANDS = {
     "scripts/demo": "scripts/demo",
     "scripts/test": "scripts/test",
     "scripts/hatch build --all": "scripts/hatch",
-    "pip install ./packages/core ./packages/redis": "packages/core packages/redis",
+    "pip install ./packages/core ./packages/redis ./packages/postgres": (
+        "packages/core packages/redis packages/postgres"
+    ),
     # Run by test_one_variable_moves_the_first_program_to_redis.
     f"GRELMICRO_URL={REDIS} python prices.py": "",
 }

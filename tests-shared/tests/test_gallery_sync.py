@@ -223,8 +223,10 @@ class HandsOverWhatItHasNot(Locks):
 
 @breaks("call.by_keyword")
 class CallsItOtherwise(Locks):
-    async def release(self, key: str, token: str) -> bool:  # type: ignore[override]  # the point
+    async def otherwise(self, key: str, token: str) -> bool:
         return await super().release(name=key, token=token)
+
+    release: Any = otherwise
 
 
 @breaks("open.notes_its_loop")

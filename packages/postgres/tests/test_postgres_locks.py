@@ -306,7 +306,9 @@ async def test_a_table_made_by_hand(
     backend = provider.sync(table_name=f"{postgres_schema}.mine", create_schema=False)
     with pytest.raises(LockAcquireError) as error:
         await Lock("cart", backend=backend).acquire_nowait()
-    assert "create_schema=False" in str(error.value.__cause__.__notes__)  # type: ignore[union-attr]
+    cause = error.value.__cause__
+    assert cause is not None
+    assert "create_schema=False" in str(cause.__notes__)
     await other.execute(backend.schema)
     await other.execute(backend.schema)  # it may be run again
     async with Lock("cart", backend=backend) as handle:

@@ -13,8 +13,6 @@ MAX_NAME = 1024
 SHORTEST = 0.001
 """Seconds: what the coarsest server clock in use can tell apart."""
 
-_NUMBERS = frozenset({int, float})
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -47,9 +45,10 @@ def check_seconds(value: object, what: str, least: float = SHORTEST) -> float:
     Raises:
         SyncSettingsValidationError: It is no number, not finite, or too small; calls it `what`.
     """
-    if type(value) in _NUMBERS and least <= value < math.inf:  # type: ignore[operator]  # a number
-        return float(value)  # type: ignore[arg-type]  # a number
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is float or type(value) is int:
+        if least <= value < math.inf:
+            return float(value)
+    elif isinstance(value, bool) or not isinstance(value, int | float):
         raise SyncSettingsValidationError(f"{what}: expected seconds, not {type(value).__name__}")
     if not math.isfinite(value) or value < least:
         raise SyncSettingsValidationError(

@@ -54,7 +54,7 @@ async def open_notes_its_loop(subject: Subject) -> None:
 
 
 @clause("sync.wait.wakes", needs=(Capability.WAIT,))
-async def wait_wakes(locks: SyncBackend) -> None:
+async def wait_wakes(locks: Any) -> None:
     """`wait` returns soon after the lease was given back.
 
     Waiters sleep until then, and a second that nobody holds the lease is lost to all. It may return
@@ -73,15 +73,15 @@ async def wait_wakes(locks: SyncBackend) -> None:
         await _had_again(locks)
 
 
-async def _next_word(locks: SyncBackend) -> None:
+async def _next_word(locks: Any) -> None:
     """Wait until nobody holds the lease; a few early returns are fine."""
     for _ in range(20):
-        await locks.wait(name="lock:a", timeout=30)  # type: ignore[attr-defined]  # optional
+        await locks.wait(name="lock:a", timeout=30)
         if not await locks.locked(name="lock:a"):
             return
 
 
-async def _had_again(locks: SyncBackend) -> None:
+async def _had_again(locks: Any) -> None:
     deadline = monotonic() + 5
     while True:
         if await locks.acquire(name="lock:a", token="t", duration=LONG):
@@ -90,15 +90,15 @@ async def _had_again(locks: SyncBackend) -> None:
         await asyncio.sleep(0.01)
 
 
-@clause("sync.wait.ends", needs=(Capability.WAIT,), seconds=10.0)
-async def wait_ends(locks: SyncBackend) -> None:
+@clause("sync.wait.ends", needs=(Capability.WAIT,), seconds=8.0)
+async def wait_ends(locks: Any) -> None:
     """`wait` returns after its timeout, raises nothing then, and can be cancelled.
 
     Waiters have deadlines, and look by themselves from time to time. Leave nothing behind: no
     subscription that grows, no place in a queue that holds others up.
     """
     await taken(locks, "lock:a", "t")
-    wait = locks.wait  # type: ignore[attr-defined]  # optional
+    wait = locks.wait
     for timeout in (0.0, SHORT, SHORT):
         started = monotonic()
         same(await wait(name="lock:a", timeout=timeout), None, "what `wait` returns")
@@ -203,8 +203,8 @@ async def lock_tells_a_loss(locks: SyncBackend) -> None:
     """
     try:
         async with Lock("a", backend=locks, lease_duration=0.3) as handle:
-            token = handle.token  # type: ignore[attr-defined]  # the holding's own
-            await locks.release(name="lock:a", token=token)
+            holding: Any = handle
+            await locks.release(name="lock:a", token=holding.token)
             await taken(locks, "lock:a", "other")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(handle.lost.wait(), 2)
