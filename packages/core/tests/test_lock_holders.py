@@ -161,3 +161,30 @@ def test_two_loops_at_once_share_a_lock_in_memory() -> None:
         for ended in [threads.submit(asyncio.run, several()) for _ in range(2)]:
             ended.result()
     assert most == [1] * 40
+
+
+async def test_what_is_owed_to_a_backend_that_is_away_is_asked_for_by_turns() -> None:
+    """Thousands who ask as often as one would leave no time for anything else."""
+
+    class Away(MemorySyncAdapter):
+        is_away = True
+        asked = 0
+
+        async def acquire(self, *, name: str, token: str, duration: float) -> int:
+            await super().acquire(name=name, token=token, duration=duration)
+            raise OSError("the answer is lost")
+
+        async def release(self, *, name: str, token: str) -> bool:
+            self.asked += 1
+            if self.is_away:
+                raise OSError("away")
+            return await super().release(name=name, token=token)
+
+    async with Away() as backend:
+        locks = [Lock(f"cart {number}", backend=backend) for number in range(200)]
+        await asyncio.gather(*(lock.acquire() for lock in locks), return_exceptions=True)
+        await asyncio.sleep(0.5)
+        assert 200 <= backend.asked < 250  # every 50 ms, once all have tried
+        assert len(backend._leases) == 200
+        backend.is_away = False
+        await until(lambda: not backend._leases)

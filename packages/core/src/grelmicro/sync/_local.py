@@ -13,7 +13,7 @@ from grelmicro.errors import LockNotOwnedError, OutOfContextError
 from grelmicro.sync._holds import Hold
 from grelmicro.sync._queues import Front, Queues
 
-__all__ = ["Local", "done_until", "local_of"]
+__all__ = ["Local", "local_of"]
 
 _log = logging.getLogger("grelmicro.sync")
 
@@ -48,6 +48,7 @@ class Local:
         self._holds: dict[Hold, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._owed: set[asyncio.Task[None]] = set()
+        self._retries = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -167,16 +168,31 @@ class Local:
 
     async def _give_back(self, backend: Any, key: str, token: str, until: float) -> None:
         for pause in (_AGAIN, 0):
-            await done_until(until, lambda: backend.release(name=key, token=token))
+            await self.done_until(until, lambda: backend.release(name=key, token=token))
             self.freed(key)
             await asyncio.sleep(pause)
 
     def owe(self, work: Coroutine[Any, Any, None]) -> None:
         """Do in the background what has to be done before the backend is closed."""
+        if not self._owed:
+            self._retries = asyncio.Lock()  # of the loop that runs now
         task = self.start(work)
         if task is not None:
             self._owed.add(task)
             task.add_done_callback(self._owed.discard)
+
+    async def done_until(self, until: float, ask: Callable[[], Awaitable[object]]) -> None:
+        """Ask until the backend has answered, or is closed, or the lease has ended by itself.
+
+        At once, and then by turns with all others who wait for it: there may be thousands.
+        """
+        if await _answered(ask):
+            return
+        while monotonic() < until:  # no event tells that a server is there again
+            async with self._retries:
+                if monotonic() >= until or await _answered(ask):
+                    return
+                await asyncio.sleep(_RETRY)
 
     async def settle(self) -> None:
         """Wait a while for what is still owed to the backend, which is about to be closed."""
@@ -201,17 +217,14 @@ def _another(backend: Any) -> Local:
     return known.setdefault((current.id, get_ident()), Local())
 
 
-async def done_until(until: float, ask: Callable[[], Awaitable[object]]) -> None:
-    """Ask until the backend has answered, or is closed, or the lease has ended by itself."""
-    while monotonic() < until:  # no event tells that a server is there again
-        try:
-            await ask()
-        except (LockNotOwnedError, OutOfContextError):
-            return
-        except Exception:
-            await asyncio.sleep(_RETRY)
-        else:
-            return
+async def _answered(ask: Callable[[], Awaitable[object]]) -> bool:
+    try:
+        await ask()
+    except (LockNotOwnedError, OutOfContextError):
+        return True
+    except Exception:
+        return False
+    return True
 
 
 def _next_look(hold: Hold, now: float) -> float:

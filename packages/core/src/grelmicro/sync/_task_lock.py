@@ -18,7 +18,7 @@ from grelmicro.sync._checks import check_name, check_seconds
 from grelmicro.sync._contract import SyncBackend
 from grelmicro.sync._holds import Hold, LockHandle
 from grelmicro.sync._leasing import Leasing
-from grelmicro.sync._local import done_until, local_of
+from grelmicro.sync._local import local_of
 from grelmicro.sync._threads import Blocks
 
 __all__ = ["TaskLock", "ThreadTaskLock"]
@@ -134,8 +134,8 @@ class TaskLock:
             exc.add_note(f"{type(error).__name__}: {error}")
 
     def _end_later(self, hold: Hold, until: float) -> None:
-        ask = done_until(hold.deadline, lambda: self._end(hold, until))
-        local_of(hold.backend).owe(ask)
+        local = local_of(hold.backend)
+        local.owe(local.done_until(hold.deadline, lambda: self._end(hold, until)))
 
     async def _end(self, hold: Hold, until: float) -> None:
         if hold.over:
