@@ -13,6 +13,7 @@ from lock_fleet import Fleet
 from redis.asyncio import Redis
 from test_lock_processes import go, line_of, start
 
+from grelmicro.errors import OutOfContextError
 from grelmicro.sync import Lock, LockTimeoutError, WouldBlockError
 from grelmicro.sync._local import local_of
 
@@ -22,7 +23,8 @@ HERE = Path(__file__).parent
 async def ask(fleet: Fleet, command: list[Any], query: str, *args: Any) -> Any:
     """What another client is told."""
     if fleet.kind == "redis":
-        async with Redis.from_url(fleet.url) as client:
+        client: Any = Redis.from_url(fleet.url)
+        async with client:
             return await client.execute_command(*command)
     connection = await asyncpg.connect(fleet.url)
     try:
@@ -94,6 +96,22 @@ async def test_who_gives_up_leaves_no_place_in_the_line(fleet: Fleet) -> None:
             await asyncio.wait([waiting])
             while await in_line(fleet, "lock:cart"):  # noqa: ASYNC110  # the same
                 await asyncio.sleep(0.01)
+
+
+async def test_who_waits_while_it_is_closed_is_told_and_leaves_nothing(fleet: Fleet) -> None:
+    before = asyncio.all_tasks()
+    async with AsyncExitStack() as stack:
+        backend = await fleet._replace(stack=stack).backend()
+        await Lock("cart", backend=backend).acquire()
+        waiting = [asyncio.create_task(Lock("cart", backend=backend).acquire()) for _ in range(5)]
+        async with asyncio.timeout(10):
+            while not await in_line(fleet, "lock:cart"):  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {OutOfContextError}
+        while asyncio.all_tasks() != before:  # noqa: ASYNC110  # the same
+            await asyncio.sleep(0.01)
 
 
 async def test_a_renewal_that_meets_a_release_takes_nothing_anew(fleet: Fleet) -> None:

@@ -18,6 +18,9 @@ class Door(Protocol):
     async def execute(self, args: Args, repeatable: bool, node: Any = None) -> Any:
         """Send a command, to a node of `nodes()` if one is given."""
 
+    def check_here(self) -> None:
+        """Refuse whoever is on another loop than the provider, or anybody if it is not open."""
+
     async def execute_many(self, commands: Sequence[Args], repeatable: bool) -> list[Any]:
         """Send commands together; their replies, or their errors in the place of these."""
 
@@ -39,6 +42,10 @@ class ClosedDoor:
             f"{self._provider!r} is not open: "
             "list it in uses=[...] before what borrows it, or enter it"
         )
+
+    def check_here(self) -> None:
+        """Refuse."""
+        raise self._refusal()
 
     async def execute(self, args: Args, repeatable: bool, node: Any = None) -> Any:
         """Refuse."""
@@ -78,12 +85,20 @@ class OpenDoor:
             OutOfContextError: This is not the loop, or not the process, that it was opened on.
             ValueError: The command would block or change a connection of others.
         """
+        self.check_here()
+        check_shared(args)
+
+    def check_here(self) -> None:
+        """Refuse whoever is elsewhere.
+
+        Raises:
+            OutOfContextError: This is not the loop, or not the process, that it was opened on.
+        """
         if self._is_elsewhere():
             raise OutOfContextError(
                 f"{self._provider!r} was opened on another event loop, or before a fork: "
                 "open a provider in each"
             )
-        check_shared(args)
 
     def _is_elsewhere(self) -> bool:
         """Whether the running loop is another one; `get_running_loop` asks the system each time."""

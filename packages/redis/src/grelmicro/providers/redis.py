@@ -249,7 +249,11 @@ class RedisProvider(Commands, Provider):
 
         Returns:
             False where nothing can be heard: around the client of a foreign cluster.
+
+        Raises:
+            OutOfContextError: The provider is not open, or not on this event loop.
         """
+        self._door.check_here()
         if self._listener is None and (make := self._make_pubsub()):
             self._listener = Listener(make)
         if self._listener is None:
