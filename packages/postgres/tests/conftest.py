@@ -32,8 +32,8 @@ async def other(postgres_url: str) -> AsyncGenerator[Any]:
 
 
 @pytest.fixture
-async def provider(postgres_url: str) -> AsyncGenerator[PostgresProvider]:
-    """An open provider."""
+async def provider(postgres_url: str, postgres_schema: str) -> AsyncGenerator[PostgresProvider]:
+    """An open provider; closed before the schema is dropped, which would wait for it."""
     async with PostgresProvider(postgres_url) as provider:
         yield provider
 

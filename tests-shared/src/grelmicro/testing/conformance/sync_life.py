@@ -187,8 +187,8 @@ async def lock_renews(locks: SyncBackend) -> None:
 
     Work takes as long as it takes. Extend the lease of the same token; the holder stays the same.
     """
-    async with Lock("a", backend=locks, lease_duration=0.3) as handle:
-        await asyncio.sleep(0.8)
+    async with Lock("a", backend=locks, lease_duration=1.0) as handle:
+        await asyncio.sleep(1.5)
         promise(not handle.lost.is_set(), "a lease that was renewed is reported as lost")
         refused = await locks.acquire(name="lock:a", token="other", duration=LONG)
         same(refused, 0, "acquiring what is held")
@@ -202,7 +202,7 @@ async def lock_tells_a_loss(locks: SyncBackend) -> None:
     not take it anew without a higher number.
     """
     try:
-        async with Lock("a", backend=locks, lease_duration=0.3) as handle:
+        async with Lock("a", backend=locks, lease_duration=1.0) as handle:
             holding: Any = handle
             await locks.release(name="lock:a", token=holding.token)
             await taken(locks, "lock:a", "other")
