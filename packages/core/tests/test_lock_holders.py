@@ -53,7 +53,7 @@ async def test_a_thread_that_ends_with_a_lock_has_it_for_one_lease(
 
 async def test_a_block_that_outlives_its_thread_is_renewed(backend: MemorySyncAdapter) -> None:
     """A web framework may run the two halves of a generator in two threads."""
-    lock = Lock("cart", backend=backend, lease_duration=0.1)
+    lock = Lock("cart", backend=backend, lease_duration=2)
 
     @contextmanager
     def dependency() -> Generator[Any]:
@@ -64,7 +64,8 @@ async def test_a_block_that_outlives_its_thread_is_renewed(backend: MemorySyncAd
     with ThreadPoolExecutor(1) as one:
         handle = await asyncio.get_running_loop().run_in_executor(one, block.__enter__)
     gc.collect()
-    await asyncio.sleep(0.3)
+    ends = handle.deadline
+    await until(lambda: handle.deadline > ends or handle.lost.is_set())  # after 2/3 s
     assert not handle.lost.is_set()
     await asyncio.to_thread(block.__exit__, None, None, None)
     assert not await lock.locked()
