@@ -59,7 +59,7 @@ async def test_an_answer_that_comes_after_the_lease(fleet: Fleet) -> None:
     near = await fleet.backend()
     async with far_away(fleet) as (proxy, far):
         proxy.stall()
-        asking = asyncio.create_task(Lock("cart", backend=far, lease_duration=0.2).acquire())
+        asking = asyncio.create_task(Lock("cart", backend=far, lease_duration=0.6).acquire())
         await held(near)
         async with Lock("cart", backend=near, lease_duration=LEASE) as handle:
             proxy.heal()
@@ -73,7 +73,7 @@ async def test_a_hand_over_that_comes_after_the_lease(fleet: Fleet) -> None:
     async with far_away(fleet) as (proxy, far):
         longer = Lock("cart", backend=far, lease_duration=LEASE)
         await longer.acquire()
-        heir = asyncio.create_task(Lock("cart", backend=far, lease_duration=0.2).acquire())
+        heir = asyncio.create_task(Lock("cart", backend=far, lease_duration=0.6).acquire())
         await far_enough_in_line(far)
         proxy.stall()
         releasing = asyncio.create_task(longer._release(next(iter(longer._holds))))
@@ -97,9 +97,9 @@ async def far_enough_in_line(backend: Any) -> None:
 
 async def test_an_extension_that_comes_after_the_lease(fleet: Fleet) -> None:
     async with far_away(fleet) as (proxy, far):
-        lock = Lock("cart", backend=far, lease_duration=0.2)
+        lock = Lock("cart", backend=far, lease_duration=0.6)
         handle = await lock.acquire()
-        proxy.delay(0.4)
+        proxy.delay(0.8)
         with pytest.raises(LockLostError):
             await lock.extend()
         assert handle.lost.is_set()
