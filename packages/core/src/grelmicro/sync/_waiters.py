@@ -34,12 +34,14 @@ _FORGETS = 5.0
 class _Room:
     """Those who wait for one name."""
 
-    __slots__ = ("enlisted_until", "left_at", "loop", "timer", "waiting")
+    __slots__ = ("enlisted_until", "in_line", "left_at", "loop", "timer", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.waiting: set[asyncio.Future[None]] = set()
         self.enlisted_until = 0.0
+        self.in_line = False
+        """Whether the server may have a place for this process."""
         self.left_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
@@ -107,7 +109,7 @@ class Waiters:
         finally:
             room.waiting.discard(freed)
             room.left_at = monotonic()
-            if room.timer is None and not room.waiting:
+            if not room.waiting and (room.timer is None or room.in_line):
                 self._look_later(name, room, _LEAVES)
 
     async def _look_by_itself(self, name: str, timeout: float) -> None:
@@ -119,7 +121,8 @@ class Waiters:
             await asyncio.sleep(min(_LOOKS, left))
 
     async def _stand_in_line(self, name: str, room: _Room) -> None:
-        room.enlisted_until = monotonic() + _AGAIN  # before: who is cancelled may be enlisted
+        room.in_line = True  # before: who is cancelled may be enlisted
+        room.enlisted_until = monotonic() + _AGAIN
         try:
             await self._enlist(name)
         except Exception:
@@ -138,7 +141,7 @@ class Waiters:
         """A lease was given back, and is kept for a process; or for nobody, when that is empty."""
         room = self._rooms.get(name)
         if room is not None and whom in ("", self.id):
-            room.enlisted_until = 0.0
+            room.enlisted_until, room.in_line = 0.0, False
             room.wake()
 
     def missed(self) -> None:
@@ -162,6 +165,8 @@ class Waiters:
         return room
 
     def _look_later(self, name: str, room: _Room, seconds: float) -> None:
+        if room.timer is not None:
+            room.timer.cancel()
         room.timer = room.loop.call_later(seconds, self._look, name, room)
 
     def _look(self, name: str, room: _Room) -> None:
@@ -170,8 +175,8 @@ class Waiters:
         if room.waiting or self._rooms.get(name) is not room:
             return
         idle = monotonic() - room.left_at
-        if idle >= _LEAVES and room.enlisted_until:
-            room.enlisted_until = 0.0
+        if idle >= _LEAVES and room.in_line:
+            room.enlisted_until, room.in_line = 0.0, False
             task = room.loop.create_task(self._leave(name))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
