@@ -1,6 +1,6 @@
 """What a Postgres connection is configured with, and where that comes from."""
 
-import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import quote, urlsplit
 
@@ -17,16 +17,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from grelmicro.errors import SettingsValidationError
 from grelmicro.providers._postgres_urls import PORT, SCHEMES, Address
-from grelmicro.providers._settings import masked, overlaid, without_service_links
+from grelmicro.providers._setting_sources import SettingSources, exclusive, only
+from grelmicro.providers._settings import masked, overlaid
 
 __all__ = ["PostgresConfig", "PostgresProviderConfigError", "resolve"]
 
 _DECOMPOSED = ("host", "port", "database", "user", "password")
-
-_LIMITS = ("timeout", "max_connections", "statement_cache_size", "listen")
-
-_VARIABLES = {"database": "DB"}
-"""Variables that are not called like their field; `DATABASE` will do as well."""
 
 _UNREADABLE = "it cannot be read as a URL: percent-encode what is special in the password"
 
@@ -74,7 +70,7 @@ class _Fields(BaseModel):
         decomposed = sorted(self.model_fields_set & set(_DECOMPOSED))
         given = [name for name in decomposed if getattr(self, name) is not None]
         if self.url is not None and given:
-            raise ValueError(_exclusive("url", given))
+            raise ValueError(exclusive("url", given))
         if self.url is None and self.host is None:
             raise ValueError("no server: give url or host")
         return self
@@ -136,8 +132,6 @@ class PostgresConfig(_Fields):
 
 
 class _Environment(BaseSettings):
-    """The variables as they are: what is wrong with one matters only if it is used."""
-
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
 
     url: str | None = None
@@ -150,94 +144,40 @@ class _Environment(BaseSettings):
     password: str | None = None
 
 
-def resolve(given: dict[str, Any], *, env_prefix: str, env_load: bool) -> PostgresConfig:
-    """Make the configuration of keywords, then environment, then defaults, field by field.
+class _Sources(SettingSources[PostgresConfig]):
+    environment = _Environment
+    fields = _Fields
+    config = PostgresConfig
+    error = PostgresProviderConfigError
+    decomposed = _DECOMPOSED
+    limits = ("timeout", "max_connections", "statement_cache_size", "listen")
+    aliases: ClassVar[Mapping[str, str]] = {"database": "db", "user": "username"}
+    variables: ClassVar[Mapping[str, str]] = {"database": "DB"}
 
-    A URL counts as the fields it has. One that was passed as a keyword is a whole address: only
-    credentials are looked up, if it has none.
+    def missing_login(self, config: PostgresConfig, found: dict[str, Any]) -> dict[str, Any]:
+        """What the environment adds to a URL without a password: its user's, or a whole login."""
+        address = config.address
+        others = address.user and found.get("user", address.user) != address.user
+        return {} if address.password or others else only(found, "user", "password")
 
-    Raises:
-        PostgresProviderConfigError: Something cannot be used; the message names keyword or
-            variable.
-    """
-    keywords = {name: value for name, value in given.items() if value is not None}
-    found = _read(env_prefix) if env_load else {}
-    variables = {
-        name: env_prefix + _VARIABLES.get(name, name).upper() for name in ("url", *_DECOMPOSED)
-    }
-    if "url" in keywords:
-        base = _checked(keywords, {})
-        address = base.address
-        return base if address.password else _over(base, _missing_login(address, found))
-    if "url" in found:
-        if both := [variables[name] for name in _DECOMPOSED if name in found]:
-            raise PostgresProviderConfigError(_exclusive(variables["url"], both))
-        base = _checked({**_only(keywords, *_LIMITS), **found}, variables)
-        misfits = [*_only(keywords, "host", "port")]
-        if misfits and len(base.address.places) > 1:
-            raise PostgresProviderConfigError(_exclusive(variables["url"], misfits))
-        fields = _checked({"host": "unused", **keywords}, {})
-        return _over(base, {name: getattr(fields, name) for name in _only(keywords, *_DECOMPOSED)})
-    if "host" not in keywords and "host" not in found:
-        raise PostgresProviderConfigError(_nowhere(variables, env_load))
-    names = {name: variable for name, variable in variables.items() if name not in keywords}
-    return _checked({**found, **keywords}, names)
+    def has_one_host(self, config: PostgresConfig) -> bool:
+        """Whether it names no further servers."""
+        return len(config.address.places) == 1
 
-
-def _read(env_prefix: str) -> dict[str, str]:
-    environment = _Environment(_env_prefix=env_prefix)  # type: ignore[call-arg]  # its own keyword
-    values: dict[str, str] = environment.model_dump(exclude_none=True)
-    for name, other in (("database", "db"), ("user", "username")):
-        if value := values.pop(other, None):
-            values.setdefault(name, value)
-    return without_service_links(values, ["port"])
+    def over(self, config: PostgresConfig, fields: dict[str, Any]) -> PostgresConfig:
+        """Put single fields over those of a configuration's URL."""
+        if isinstance(secret := fields.get("password"), SecretStr):
+            fields["password"] = secret.get_secret_value()
+        if host := fields.get("host"):
+            fields["host"] = _in_url(host)
+        if database := fields.pop("database", None):
+            fields["path"] = _path(database)
+        if "user" in fields:
+            fields["username"] = fields.pop("user")
+        return config.model_copy(update={"url": SecretStr(overlaid(config.full_url(), **fields))})
 
 
-def _missing_login(address: Address, found: dict[str, Any]) -> dict[str, Any]:
-    """What the environment adds to a URL without a password: its user's, or a whole login."""
-    if address.user and found.get("user", address.user) != address.user:
-        return {}
-    return _only(found, "user", "password")
-
-
-def _only(fields: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: fields[name] for name in names if name in fields}
-
-
-def _checked(fields: dict[str, Any], variables: dict[str, str]) -> PostgresConfig:
-    """Check fields; those in `variables` are called by these names in the error."""
-    try:
-        _Fields(**fields)
-    except ValidationError as error:
-        text = str(SettingsValidationError(error))
-        for name, variable in variables.items():
-            text = re.sub(rf"^{name}:", f"{variable}:", text, flags=re.MULTILINE)
-        raise PostgresProviderConfigError(text) from None
-    return PostgresConfig(**fields)
-
-
-def _exclusive(url: str, others: list[str]) -> str:
-    return f"{url} and {', '.join(others)} exclude each other: give one form"
-
-
-def _nowhere(variables: dict[str, str], env_load: bool) -> str:
-    looked = f", or set {variables['url']} or {variables['host']}" if env_load else ""
-    return f"no server to connect to: pass url= or host={looked}"
-
-
-def _over(config: PostgresConfig, fields: dict[str, Any]) -> PostgresConfig:
-    """Put single fields over those of a configuration's URL."""
-    if not fields:
-        return config
-    if isinstance(secret := fields.get("password"), SecretStr):
-        fields["password"] = secret.get_secret_value()
-    if host := fields.get("host"):
-        fields["host"] = _in_url(host)
-    if database := fields.pop("database", None):
-        fields["path"] = _path(database)
-    if "user" in fields:
-        fields["username"] = fields.pop("user")
-    return config.model_copy(update={"url": SecretStr(overlaid(config.full_url(), **fields))})
+resolve = _Sources().resolve
 
 
 def _in_url(host: str) -> str:

@@ -1,6 +1,7 @@
 """What a Redis connection is configured with, and where that comes from."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -18,13 +19,12 @@ from redis.asyncio.connection import Connection
 
 from grelmicro.errors import SettingsValidationError
 from grelmicro.providers._redis_urls import SCHEMES, Topology
-from grelmicro.providers._settings import masked, overlaid, without_service_links
+from grelmicro.providers._setting_sources import SettingSources, exclusive, only
+from grelmicro.providers._settings import masked, overlaid
 
 __all__ = ["RedisConfig", "RedisProviderConfigError", "resolve"]
 
 _DECOMPOSED = ("host", "port", "db", "username", "password")
-
-_LIMITS = ("timeout", "max_connections", "multiplex", "connections")
 
 _FORMS = {
     "": ("redis://host:6379/0", r"/?\d*"),
@@ -32,8 +32,6 @@ _FORMS = {
     "cluster": ("redis+cluster://host1:6379,host2:6379", r"/?0?"),
 }
 """What a URL with one of these ways looks like, and the pattern of its path."""
-
-_SETTINGS = ("url", *_DECOMPOSED)
 
 _POOL_OPTIONS = {"max_connections", "timeout"}
 
@@ -108,7 +106,7 @@ class _Fields(BaseModel):
         decomposed = sorted(self.model_fields_set & set(_DECOMPOSED))
         given = [name for name in decomposed if getattr(self, name) is not None]
         if self.url is not None and given:
-            raise ValueError(_exclusive("url", given))
+            raise ValueError(exclusive("url", given))
         if self.url is None and self.host is None:
             raise ValueError("no server: give url or host")
         return self
@@ -172,8 +170,6 @@ class RedisConfig(_Fields):
 
 
 class _Environment(BaseSettings):
-    """The variables as they are: what is wrong with one matters only if it is used."""
-
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
 
     url: str | None = None
@@ -185,85 +181,36 @@ class _Environment(BaseSettings):
     password: str | None = None
 
 
-def resolve(given: dict[str, Any], *, env_prefix: str, env_load: bool) -> RedisConfig:
-    """Make the configuration of keywords, then environment, then defaults, field by field.
+class _Sources(SettingSources[RedisConfig]):
+    environment = _Environment
+    fields = _Fields
+    config = RedisConfig
+    error = RedisProviderConfigError
+    decomposed = _DECOMPOSED
+    limits = ("timeout", "max_connections", "multiplex", "connections")
+    aliases: ClassVar[Mapping[str, str]] = {"username": "user"}
 
-    A URL counts as the fields it has. One that was passed as a keyword is a whole address: only
-    credentials are looked up, if it has none.
+    def missing_login(self, config: RedisConfig, found: dict[str, Any]) -> dict[str, Any]:
+        """What the environment adds to a URL that has neither a name nor a password."""
+        options = config.topology.options
+        has_login = options.get("username") or options.get("password")
+        return {} if has_login else only(found, "username", "password")
 
-    Raises:
-        RedisProviderConfigError: Something cannot be used; the message names keyword or variable.
-    """
-    keywords = {name: value for name, value in given.items() if value is not None}
-    found = _read(env_prefix) if env_load else {}
-    variables = {name: f"{env_prefix}{name.upper()}" for name in _SETTINGS}
-    if "url" in keywords:
-        base = _checked(keywords, {})
-        found = {} if _has_credentials(base) else _only(found, "username", "password")
-        return _over(base, found)
-    if "url" in found:
-        if both := [variables[name] for name in _DECOMPOSED if name in found]:
-            raise RedisProviderConfigError(_exclusive(variables["url"], both))
-        base = _checked({**_only(keywords, *_LIMITS), **found}, variables)
-        has_one_host = base.topology.kind == "single" and base.topology.places
-        if not has_one_host and (misfits := [*_only(keywords, "host", "port")]):
-            raise RedisProviderConfigError(_exclusive(variables["url"], misfits))
-        fields = _checked({"host": "unused", **keywords}, {})
-        return _over(base, {name: getattr(fields, name) for name in _only(keywords, *_DECOMPOSED)})
-    if "host" not in keywords and "host" not in found:
-        raise RedisProviderConfigError(_nowhere(variables, env_load))
-    names = {name: variable for name, variable in variables.items() if name not in keywords}
-    return _checked({**found, **keywords}, names)
+    def has_one_host(self, config: RedisConfig) -> bool:
+        """Whether it is a single server, and none behind a socket."""
+        return config.topology.kind == "single" and bool(config.topology.places)
+
+    def over(self, config: RedisConfig, fields: dict[str, Any]) -> RedisConfig:
+        """Put single fields over those of a configuration's URL."""
+        url, db = config.full_url(), fields.pop("db", None)
+        if db is not None:
+            url = _with_db(url, db, config.topology)
+        if isinstance(secret := fields.get("password"), SecretStr):
+            fields["password"] = secret.get_secret_value()
+        return config.model_copy(update={"url": SecretStr(overlaid(url, **fields))})
 
 
-def _read(env_prefix: str) -> dict[str, str]:
-    environment = _Environment(_env_prefix=env_prefix)  # type: ignore[call-arg]  # its own keyword
-    values: dict[str, str] = environment.model_dump(exclude_none=True)
-    if user := values.pop("user", None):
-        values.setdefault("username", user)
-    return without_service_links(values, ["port"])
-
-
-def _only(fields: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: fields[name] for name in names if name in fields}
-
-
-def _checked(fields: dict[str, Any], variables: dict[str, str]) -> RedisConfig:
-    """Check fields; those in `variables` are called by these names in the error."""
-    try:
-        _Fields(**fields)
-    except ValidationError as error:
-        text = str(SettingsValidationError(error))
-        for name, variable in variables.items():
-            text = re.sub(rf"^{name}:", f"{variable}:", text, flags=re.MULTILINE)
-        raise RedisProviderConfigError(text) from None
-    return RedisConfig(**fields)
-
-
-def _exclusive(url: str, others: list[str]) -> str:
-    return f"{url} and {', '.join(others)} exclude each other: give one form"
-
-
-def _nowhere(variables: dict[str, str], env_load: bool) -> str:
-    looked = f", or set {variables['url']} or {variables['host']}" if env_load else ""
-    return f"no server to connect to: pass url= or host={looked}"
-
-
-def _has_credentials(config: RedisConfig) -> bool:
-    options = config.topology.options
-    return bool(options.get("username") or options.get("password"))
-
-
-def _over(config: RedisConfig, fields: dict[str, Any]) -> RedisConfig:
-    """Put single fields over those of a configuration's URL."""
-    if not fields:
-        return config
-    url, db = config.full_url(), fields.pop("db", None)
-    if db is not None:
-        url = _with_db(url, db, config.topology)
-    if isinstance(secret := fields.get("password"), SecretStr):
-        fields["password"] = secret.get_secret_value()
-    return config.model_copy(update={"url": SecretStr(overlaid(url, **fields))})
+resolve = _Sources().resolve
 
 
 def _with_db(url: str, db: int, topology: Topology) -> str:
