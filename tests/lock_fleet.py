@@ -41,3 +41,14 @@ class Fleet(NamedTuple):
                 await provider.execute("FLUSHALL")
             else:
                 await provider.execute(f"TRUNCATE {self.space}.locks")
+
+    async def places(self, name: str) -> int:
+        """How many processes stand in the server's line for a lease."""
+        provider: Any = from_url(self.url)
+        async with provider:
+            if self.kind == "redis":
+                places: int = await provider.execute("ZCARD", f"{self.space}queue:{name}")
+                return places
+            query = f"SELECT cardinality(waiting) FROM {self.space}.locks WHERE name = $1"
+            rows = await provider.fetch(query, name)
+            return rows[0][0] if rows else 0

@@ -306,6 +306,9 @@ async def test_timeouts_leave_nothing_behind(timeout: float, fleet: Fleet) -> No
     assert not local_of(other).queues.lines
     assert not local_of(other).queues.fronts
     assert not other._waiters
+    deadline = monotonic() + 5
+    while await fleet.places("lock:cart"):
+        assert monotonic() < deadline, "a place in the server's line"
     assert await Lock("free", backend=other).acquire(timeout=timeout)
 
 
@@ -319,6 +322,22 @@ async def test_a_waiter_that_was_told_and_left_holds_nobody_up(fleet: Fleet) -> 
     await asyncio.wait([waiting])
     await lock.release()
     await had_within(other, 2)
+
+
+async def test_who_leaves_a_nested_context_hears_still(fleet: Fleet) -> None:
+    """An app and a test may both have entered the adapter; the outer one uses it on."""
+    holder, other = await fleet.backend(), await fleet.backend()
+    lock = Lock("cart", backend=holder)
+    await lock.acquire()
+    waiting = asyncio.create_task(Lock("cart", backend=other, retry_interval=60).acquire())
+    deadline = monotonic() + 10
+    while not await fleet.places("lock:cart"):
+        assert monotonic() < deadline
+    async with other:
+        pass
+    await lock.release()
+    async with asyncio.timeout(5):
+        await waiting
 
 
 async def test_a_process_that_died_in_line_holds_nobody_up(fleet: Fleet) -> None:

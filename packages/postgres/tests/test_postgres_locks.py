@@ -18,7 +18,6 @@ from grelmicro.sync import (
     SyncSettingsValidationError,
 )
 from grelmicro.sync.postgres import PostgresSyncAdapter
-from grelmicro.testing.servers import PostgresServer
 
 Until = Callable[[Callable[[], object], str], Any]
 
@@ -280,7 +279,7 @@ async def test_without_messages_waiters_look_by_themselves(
                 await waiting
 
 
-async def test_a_closed_provider_hears_nothing(provider: PostgresProvider) -> None:
+async def test_a_closed_provider_hears_nothing() -> None:
     closed = PostgresProvider("postgresql://nowhere")
     with pytest.raises(Exception, match="is not open"):
         closed.listen("anything", print)
@@ -341,11 +340,30 @@ async def test_rows_of_the_past_are_removed(
     assert await backend.acquire(name="old", token="t", duration=60) > number
 
 
-async def test_releases_do_not_wait_for_the_disk(own_postgres: PostgresServer) -> None:
-    """The fate of a release in a crash: the lease, which was not given back, ends by itself."""
-    async with PostgresProvider(own_postgres.url) as provider:
-        backend = provider.sync()
-        assert await backend.acquire(name="lock:a", token="t", duration=60)
-        assert await backend.release(name="lock:a", token="t")
-        kept = await provider.fetch("SHOW synchronous_commit")
-        assert kept[0][0] == "on"  # it was for the one transaction
+async def test_releases_do_not_wait_for_the_disk(
+    backend: PostgresSyncAdapter, postgres_schema: str, other: Any
+) -> None:
+    """One that is lost in a crash ends by itself; a lease that was granted has to be kept."""
+    await other.execute(backend.schema)
+    await other.execute(f"""
+        SET search_path TO {postgres_schema};
+        CREATE TABLE commits (token text, how text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO {postgres_schema}.commits
+            VALUES (NEW.token, current_setting('synchronous_commit'));
+            RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON locks
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note();
+    """)
+    assert await backend.acquire(name="lock:a", token="one", duration=60)
+    assert await backend.hand_over(name="lock:a", token="one", to="two", duration=60)
+    assert await backend.release(name="lock:a", token="two")
+    assert await backend.acquire(name="lock:a", token="three", duration=60)
+    rows = await other.fetch("SELECT token, how FROM commits")
+    assert [(row[0], row[1]) for row in rows] == [
+        ("one", "on"),
+        ("two", "on"),
+        (None, "off"),
+        ("three", "on"),
+    ]

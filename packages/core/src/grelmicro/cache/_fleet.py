@@ -41,20 +41,18 @@ class FleetLock:
             ComponentNotRegisteredError: The open app has none.
         """
         lock = _lock(key)
+        fault: SyncError | None = None
         try:
             await lock.__aenter__()
         except SyncError as error:
-            self._note(error)
-            yield
-            return
-        self._note(None)
+            fault = error
+        self._note(fault)
         try:
             yield
         finally:
-            try:
-                await lock.__aexit__(None, None, None)
-            except SyncError as error:  # the value is good all the same
-                _log.debug("the lock of a load could not be given back: %s", error)
+            if fault is None:
+                with _value_is_good():
+                    await lock.__aexit__(None, None, None)
 
     @contextmanager
     def alone_in_thread(self, key: str) -> Generator[None, None, None]:
@@ -65,25 +63,33 @@ class FleetLock:
             BackendNotOpenError: The backend of locks is not open.
         """
         lock = _lock(key).from_thread
+        fault: SyncError | None = None
         try:
             lock.__enter__()
         except SyncError as error:
-            self._note(error)
-            yield
-            return
-        self._note(None)
+            fault = error
+        self._note(fault)
         try:
             yield
         finally:
-            try:
-                lock.__exit__(None, None, None)
-            except SyncError as error:
-                _log.debug("the lock of a load could not be given back: %s", error)
+            if fault is None:
+                with _value_is_good():
+                    lock.__exit__(None, None, None)
 
-    def _note(self, error: SyncError | None) -> None:
-        if error is not None and not self._fails:
-            _log.warning("%s; every process loads %s by itself", error, self._loader)
-        self._fails = error is not None
+    def _note(self, fault: SyncError | None) -> None:
+        """Say once that loads go without a lock."""
+        if fault is not None and not self._fails:
+            _log.warning("%s; every process loads %s by itself", fault, self._loader)
+        self._fails = fault is not None
+
+
+@contextmanager
+def _value_is_good() -> Generator[None, None, None]:
+    """Whatever became of the lock meanwhile, what was loaded is returned."""
+    try:
+        yield
+    except SyncError as error:
+        _log.debug("the lock of a load could not be given back: %s", error)
 
 
 def _lock(key: str) -> Lock:

@@ -76,12 +76,19 @@ class ProviderAdapter(Generic[P]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close a provider of its own."""
-        self._entered -= 1
-        if not self._entered:
-            self._loop = None
-        if self.makes_its_own:
-            await self.provider.__aexit__(exc_type, exc, traceback)
+        """End what runs in the background, and close a provider of its own."""
+        try:
+            if self._entered == 1:
+                await self._closing()
+        finally:
+            self._entered -= 1
+            if not self._entered:
+                self._loop = None
+            if self.makes_its_own:
+                await self.provider.__aexit__(exc_type, exc, traceback)
+
+    async def _closing(self) -> None:
+        """What an adapter has to do before its last exit, while its provider is open still."""
 
 
 def borrowed_provider(source: object) -> Provider | None:

@@ -144,11 +144,12 @@ class Waiters:
             room.enlisted_until, room.in_line = 0.0, False
             room.wake()
 
-    def missed(self) -> None:
-        """Any lease may have been given back."""
-        for room in self._rooms.values():
-            room.enlisted_until = 0.0
-            room.wake()
+    def missed(self, name: str | None = None) -> None:
+        """A lease may have been given back unheard: that of a name, or any."""
+        for each in [*self._rooms] if name is None else [name]:
+            if (room := self._rooms.get(each)) is not None:
+                room.enlisted_until = 0.0
+                room.wake()
 
     def close(self) -> None:
         """Forget everybody; who waits still is told nothing any more."""

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 import asyncpg
 
@@ -85,15 +84,8 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
         """The statements that make the table, for those who do it by hand."""
         return self._table.schema
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop sweeping, and close a provider of its own."""
+    async def _closing(self) -> None:
         await self._sweeper.stop()
-        await super().__aexit__(exc_type, exc, traceback)
 
     async def get(self, *, key: str) -> bytes | None:
         """Get the bytes under `key`; None when there are none, or they have expired."""

@@ -8,6 +8,7 @@ import asyncpg
 
 from grelmicro._process import current
 from grelmicro.errors import OutOfContextError
+from grelmicro.providers._postgres_calls import Calls
 from grelmicro.providers._postgres_config import (
     PostgresConfig,
     PostgresProviderConfigError,
@@ -21,7 +22,6 @@ from grelmicro.providers._postgres_door import (
     PooledConnection,
 )
 from grelmicro.providers._postgres_listener import Heard, Listener
-from grelmicro.providers._postgres_statements import Statements
 from grelmicro.providers._provider import Provider
 from grelmicro.providers._settings import masked
 
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-class PostgresProvider(Statements, Provider):
+class PostgresProvider(Calls, Provider):
     """A Postgres server: its address, its pool of connections, and the life of both.
 
     Settings come from keywords, then from the environment, then from defaults, field by field.

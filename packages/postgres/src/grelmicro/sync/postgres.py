@@ -1,7 +1,6 @@
 """The synchronization backend that keeps its leases in Postgres."""
 
 from hashlib import sha256
-from types import TracebackType
 
 import asyncpg
 
@@ -83,18 +82,13 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
         """The statements that make the table, for those who do it by hand."""
         return self._table.schema
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give back what is owed, hear and sweep no more, and close a provider of its own."""
-        await local_of(self).settle()
-        self._waiters.close()
-        self.provider.unlisten(self._channel, self._heard)
-        await self._sweeper.stop()
-        await super().__aexit__(exc_type, exc, traceback)
+    async def _closing(self) -> None:
+        try:
+            await local_of(self).settle()
+        finally:
+            self._waiters.close()
+            self.provider.unlisten(self._channel, self._heard)
+            await self._sweeper.stop()
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease; its fencing token, 0 when somebody else holds it."""

@@ -2,7 +2,6 @@
 
 import math
 from binascii import crc32
-from types import TracebackType
 
 from grelmicro.providers._adapter import ProviderAdapter
 from grelmicro.providers._redis_listener import Heard
@@ -111,18 +110,13 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
         )
         self._heard: dict[str, Heard] = {}
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give back what is owed, listen no more, and close a provider of its own."""
-        await local_of(self).settle()
-        self._waiters.close()
-        for name in [*self._heard]:
-            self._unlisten(name)
-        await super().__aexit__(exc_type, exc, traceback)
+    async def _closing(self) -> None:
+        try:
+            await local_of(self).settle()
+        finally:
+            self._waiters.close()
+            for name in [*self._heard]:
+                self._unlisten(name)
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease; its fencing token, 0 when somebody else holds it."""
@@ -168,7 +162,7 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
 
             def heard(whom: bytes | None) -> None:
                 if whom is None:
-                    self._waiters.missed()
+                    self._waiters.missed(name)
                 else:
                     self._waiters.heard(name, whom.decode())
 

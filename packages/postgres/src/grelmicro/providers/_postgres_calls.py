@@ -6,11 +6,11 @@ import asyncpg
 
 from grelmicro.providers._postgres_door import NEVER, Door
 
-__all__ = ["Statements"]
+__all__ = ["Calls"]
 
 
-class Statements:
-    """Statements through one door."""
+class Calls:
+    """Statements through a provider's one door."""
 
     _door: Door
 
