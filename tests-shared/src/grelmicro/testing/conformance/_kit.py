@@ -6,14 +6,20 @@ import importlib
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
 
-from grelmicro.testing.conformance._subject import Capability, Subject
+from grelmicro.testing.conformance._subject import Capability, Subject, turn
 
-__all__ = ["BrokenPromiseError", "Clause", "clause", "clauses", "promise", "same"]
+__all__ = ["BrokenPromiseError", "Clause", "clause", "clauses", "later", "promise", "run_bounded", "same", "version_of"]
 
-_MODULES = ("provider", "cache", "cache_options", "cache_life", "sync", "sync_life")
+_MODULES = (
+    "provider",
+    *("cache", "cache_options", "cache_life", "cache_together"),
+    *("sync", "sync_life", "sync_together"),
+)
 
 _GRACE = 2.0
 """Seconds that a cancelled clause gets to end, before its thread is left behind."""
@@ -21,6 +27,9 @@ _GRACE = 2.0
 Function = Callable[[Any], Coroutine[Any, Any, None]]
 
 _registry: dict[str, "Clause"] = {}
+
+_advance: ContextVar[Callable[[float], None] | None] = ContextVar("advance", default=None)
+"""What lets the time of the subject under test pass, if its clock is not a real one."""
 
 
 class BrokenPromiseError(AssertionError):
@@ -38,6 +47,7 @@ class Clause:
         since: The first version of the contract that has it.
         seconds: The deadline.
         closed: Whether the function takes the subject itself, to open it as it likes.
+        slow: Whether it takes a second or more; a fast run leaves it out.
     """
 
     id: str
@@ -46,6 +56,7 @@ class Clause:
     since: str = "1.0"
     seconds: float = 20.0
     closed: bool = False
+    slow: bool = False
 
     @property
     def kind(self) -> str:
@@ -59,7 +70,8 @@ class Clause:
 
     def offered_by(self, subject: Subject) -> bool:
         """Whether the subject makes this promise; no I/O."""
-        return subject.supports(self.kind) and all(
+        is_due = version_of(self.since) <= version_of(subject.level)
+        return is_due and subject.supports(self.kind) and all(
             subject.offers(self.kind, capability) for capability in self.needs
         )
 
@@ -71,12 +83,14 @@ class Clause:
             Exception: Whatever the backend raised.
         """
         try:
-            _run(lambda: self._run(subject), self.seconds)
+            run_bounded(lambda: self._run(subject), self.seconds)
         except Exception as error:
             error.add_note(f"{subject.name} breaks {self.id}: {self.text}")
             raise
 
     async def _run(self, subject: Subject) -> None:
+        _advance.set(subject.advance)
+        turn.set(f"_{token_hex(4)}")
         if self.closed:
             await self.function(subject)
         else:
@@ -91,11 +105,12 @@ def clause(
     since: str = "1.0",
     seconds: float = 20.0,
     closed: bool = False,
+    slow: bool = False,
 ) -> Callable[[Function], Clause]:
     """Make a clause of a coroutine function; see `Clause` for the arguments."""
 
     def register(function: Function) -> Clause:
-        made = Clause(name, function, needs, since, seconds, closed)
+        made = Clause(name, function, needs, since, seconds, closed, slow)
         if name in _registry or not made.text:
             raise ValueError(f"{name}: a clause has a name of its own and a docstring")
         _registry[name] = made
@@ -109,6 +124,25 @@ def clauses(kind: str | None = None) -> tuple[Clause, ...]:
     for module in _MODULES:
         importlib.import_module(f"{__package__}.{module}")
     return tuple(each for each in _registry.values() if kind in (None, each.kind))
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """A version of the contract, to be compared.
+
+    Raises:
+        ValueError: It is not made of numbers with dots between.
+    """
+    return tuple(map(int, text.split(".")))
+
+
+async def later(seconds: float) -> None:
+    """Let the time of the backend pass."""
+    advance = _advance.get()
+    if advance is None:
+        await asyncio.sleep(seconds)
+    else:
+        advance(seconds)
+        await asyncio.sleep(0)
 
 
 def promise(kept: object, otherwise: str) -> None:
@@ -136,8 +170,13 @@ def _shown(value: object, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
-def _run(make: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
-    """Run a coroutine in a thread of its own: a backend that cannot be stopped is left there."""
+def run_bounded(make: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
+    """Run a coroutine in a thread of its own: a backend that cannot be stopped is left there.
+
+    Raises:
+        BrokenPromiseError: Nothing came of it in time.
+        Exception: Whatever it raised.
+    """
     outcome: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def body() -> None:

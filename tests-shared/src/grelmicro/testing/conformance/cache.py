@@ -4,7 +4,7 @@ import asyncio
 from time import monotonic
 
 from grelmicro.cache import CacheBackend
-from grelmicro.testing.conformance._kit import clause, promise, same
+from grelmicro.testing.conformance._kit import clause, later, promise, same
 from grelmicro.testing.conformance._subject import Capability, Subject
 
 __all__ = ["HARD_KEYS", "LONG", "PATIENCE", "SHORT", "lives_on", "wait_until_gone"]
@@ -42,14 +42,14 @@ async def wait_until_gone(cache: CacheBackend, key: str, seconds: float) -> floa
     while (asked := monotonic()) - started <= seconds:
         if await cache.get(key=key) is None:
             return monotonic()
-        await asyncio.sleep(0.01)
+        await later(0.01)
     promise(await cache.get(key=key) is None, f"an entry is there {asked - started:.2f} s later")
     return monotonic()
 
 
 async def lives_on(cache: CacheBackend, key: str, value: bytes) -> None:
     """See that an entry outlives SHORT."""
-    await asyncio.sleep(SHORT * 2)
+    await later(SHORT * 2)
     same(await cache.get(key=key), value, "an entry whose time is not over")
 
 
