@@ -8,8 +8,8 @@ from grelmicro.testing.conformance._subject import Subject, turn
 
 __all__ = ["Machine", "agree"]
 
-_HISTORIES = 20
-_LONGEST = 25
+_HISTORIES = 40
+_LONGEST = 40
 """Steps of a history at most."""
 
 Step = tuple[str, int, int]
@@ -66,7 +66,7 @@ def _explore(subject: Subject, kind: str, machine: type[Machine]) -> None:
         derandomize=True,
         suppress_health_check=[*HealthCheck],
     )
-    @given(st.lists(step, min_size=1, max_size=_LONGEST))
+    @given(st.lists(step, min_size=10, max_size=_LONGEST))
     def replay(history: list[Step]) -> None:
         nonlocal count
         count += 1

@@ -74,7 +74,7 @@ class _Leases(Machine):
         return step != "hand_over" or hasattr(self.adapter, step)
 
     def do(self, step: str, first: int, second: int) -> Awaitable[Any]:
-        name, token = f"lock:{first % 2}", f"t{second}"
+        name, token = f"lock:{first % 2}", f"t{second % 2}"
         return getattr(self, f"_{step}")(name, token)  # type: ignore[no-any-return]  # of `steps`
 
     async def _acquire(self, name: str, token: str) -> None:
