@@ -15,9 +15,7 @@ from grelmicro.testing.conformance import Clause, Subject, clauses
 Lease = tuple[str, int, float]
 
 CLAUSES = [
-    each
-    for each in clauses("sync")
-    if each.id.split(".")[1] not in ("fault", "processes", "model")
+    each for each in clauses("sync") if each.id.split(".")[1] not in ("fault", "processes", "model")
 ]
 """The others have a gallery of their own."""
 

@@ -1,7 +1,7 @@
 """Backends that fail in bad networks, between processes or after some histories: all are found.
 
-The honest ones here are small clients of a real Redis. Each broken one breaks the clauses that it is
-registered for, and no other of these.
+The honest ones here are small clients of a real Redis. Each broken one breaks the clauses that it
+is registered for, and no other of these.
 """
 
 import asyncio
@@ -31,7 +31,9 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 if held then return tonumber(redis.call('GET', KEYS[2])) end
 return redis.call('INCR', KEYS[2])
 """
-GIVE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+GIVE = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+)
 
 
 def chosen(*parts: str) -> list[Clause]:

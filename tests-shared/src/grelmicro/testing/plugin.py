@@ -48,7 +48,9 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
         help="a provider's name, or a URL; may be given again; by default all that are installed",
     )
     group.addoption("--level", metavar="VERSION", help="the contract's version to hold it to")
-    group.addoption("--require", action="store_true", help="a server that is not there is a failure")
+    group.addoption(
+        "--require", action="store_true", help="a server that is not there is a failure"
+    )
     group.addoption("--conformance-fast", action="store_true", help="leave slow promises out")
 
 
@@ -61,6 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
         if is_kit:
             config.stash[KIT] = Kit(config)
         config.pluginmanager.register(Reporter(config, is_kit=is_kit))
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Find what the kit is to test."""
+    if KIT in session.config.stash:
+        session.config.stash[KIT].prepare()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -2,8 +2,8 @@
 
     pytest --pyargs grelmicro.testing.conformance --provider acme
 
-holds an installed provider to all of them, and `conform(subject)` makes a test of one's own. Without
-pytest:
+holds an installed provider to all of them, and `conform(subject)` makes a test of one's own.
+Without pytest:
 
     for clause in clauses("cache"):
         if clause.offered_by(subject):

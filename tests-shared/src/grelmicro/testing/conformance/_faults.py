@@ -32,9 +32,11 @@ async def _behind(subject: Subject, kind: str) -> AsyncGenerator[tuple[Any, Any]
     where = urlsplit(subject.endpoint)
     assert where.hostname is not None
     assert where.port is not None
-    async with FaultProxy(where.hostname, where.port) as proxy:
-        async with subject.open(kind, proxy.url_for(subject.endpoint)) as adapter:
-            yield proxy, adapter
+    async with (
+        FaultProxy(where.hostname, where.port) as proxy,
+        subject.open(kind, proxy.url_for(subject.endpoint)) as adapter,
+    ):
+        yield proxy, adapter
 
 
 async def _fails_in_time(use: Use, adapter: Any, name: str) -> None:

@@ -1,6 +1,6 @@
 """Finding subjects: by the entry points of backends, by the name of a provider, by a URL."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
@@ -25,7 +25,7 @@ def installed() -> tuple[str, ...]:
 
 
 @contextmanager
-def subject_of(name: str) -> Iterator[Subject]:
+def subject_of(name: str) -> Generator[Subject]:
     """Find the subject of a name or of a URL, whose server may be started for it.
 
     Raises:
@@ -54,7 +54,7 @@ def _distribution(entry_point: EntryPoint) -> str:
 
 
 @contextmanager
-def _given(entry_point: EntryPoint, url: str | None) -> Iterator[Subject]:
+def _given(entry_point: EntryPoint, url: str | None) -> Generator[Subject]:
     made: Any = entry_point.load()
     if callable(made):
         made = made(url=url) if "url" in signature(made).parameters else made()

@@ -9,11 +9,23 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from secrets import token_hex
+from time import monotonic
 from typing import Any
 
 from grelmicro.testing.conformance._subject import Capability, Subject, turn
 
-__all__ = ["BrokenPromiseError", "Clause", "clause", "clauses", "later", "promise", "run_bounded", "same", "version_of"]
+__all__ = [
+    "BrokenPromiseError",
+    "Clause",
+    "clause",
+    "clauses",
+    "later",
+    "now",
+    "promise",
+    "run_bounded",
+    "same",
+    "version_of",
+]
 
 _MODULES = (
     "provider",
@@ -28,8 +40,16 @@ Function = Callable[[Any], Coroutine[Any, Any, None]]
 
 _registry: dict[str, "Clause"] = {}
 
-_advance: ContextVar[Callable[[float], None] | None] = ContextVar("advance", default=None)
-"""What lets the time of the subject under test pass, if its clock is not a real one."""
+
+class _Clock:
+    """The time of a subject: the real one, and what it was advanced by."""
+
+    def __init__(self, advance: Callable[[float], None] | None = None) -> None:
+        self.advance = advance
+        self.ahead = 0.0
+
+
+_clock: ContextVar[_Clock] = ContextVar("clock", default=_Clock())  # noqa: B039  # never changed
 
 
 class BrokenPromiseError(AssertionError):
@@ -71,8 +91,10 @@ class Clause:
     def offered_by(self, subject: Subject) -> bool:
         """Whether the subject makes this promise; no I/O."""
         is_due = version_of(self.since) <= version_of(subject.level)
-        return is_due and subject.supports(self.kind) and all(
-            subject.offers(self.kind, capability) for capability in self.needs
+        return (
+            is_due
+            and subject.supports(self.kind)
+            and all(subject.offers(self.kind, capability) for capability in self.needs)
         )
 
     def check(self, subject: Subject) -> None:
@@ -89,7 +111,7 @@ class Clause:
             raise
 
     async def _run(self, subject: Subject) -> None:
-        _advance.set(subject.advance)
+        _clock.set(_Clock(subject.advance))
         turn.set(f"_{token_hex(4)}")
         if self.closed:
             await self.function(subject)
@@ -137,12 +159,18 @@ def version_of(text: str) -> tuple[int, ...]:
 
 async def later(seconds: float) -> None:
     """Let the time of the backend pass."""
-    advance = _advance.get()
-    if advance is None:
+    clock = _clock.get()
+    if clock.advance is None:
         await asyncio.sleep(seconds)
     else:
-        advance(seconds)
+        clock.advance(seconds)
+        clock.ahead += seconds
         await asyncio.sleep(0)
+
+
+def now() -> float:
+    """The monotonic time in seconds, as the backend sees it."""
+    return monotonic() + _clock.get().ahead
 
 
 def promise(kept: object, otherwise: str) -> None:

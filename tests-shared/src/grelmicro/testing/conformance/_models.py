@@ -80,9 +80,7 @@ def _explore(subject: Subject, kind: str, machine: type[Machine]) -> None:
     replay()
 
 
-async def _replay(
-    subject: Subject, kind: str, machine: type[Machine], history: list[Step]
-) -> None:
+async def _replay(subject: Subject, kind: str, machine: type[Machine], history: list[Step]) -> None:
     async with subject.open(kind) as adapter:
         it = machine(adapter)
         for step, first, second in history:

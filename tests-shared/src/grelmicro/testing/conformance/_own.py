@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ def memory() -> Subject:
 
 
 @contextmanager
-def redis(url: str | None = None) -> Iterator[Subject]:
+def redis(url: str | None = None) -> Generator[Subject]:
     """A Redis: the one at `url`, or a throwaway one; under a prefix whose keys are removed."""
     from grelmicro.testing.servers import redis_server
     from grelmicro.testing.servers._resp import remove_keys
@@ -47,7 +47,7 @@ def on_redis(url: str, prefix: str) -> Subject:
 
 
 @contextmanager
-def postgres(url: str | None = None) -> Iterator[Subject]:
+def postgres(url: str | None = None) -> Generator[Subject]:
     """A Postgres: the one at `url`, or a throwaway one; in a schema of its own."""
     from grelmicro.testing.servers import postgres_server
     from grelmicro.testing.servers._sql import run_sql

@@ -29,6 +29,7 @@ async def in_processes(
         count: How many processes.
         arguments: What else it is called with.
     """
+    assert subject.again is not None
     loop = asyncio.get_running_loop()
     pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
     try:

@@ -138,21 +138,29 @@ class Kit:
 
     def __init__(self, config: pytest.Config) -> None:
         self._stack = ExitStack()
+        self.tests: list[Any] = []
+        """The parameters of all tests."""
         self._names = config.getoption("provider") or installed()
         self._level = config.getoption("level")
         self._fast = config.getoption("conformance_fast")
         self._required = config.getoption("require")
 
-    def tests(self) -> list[Any]:
-        """The parameters of all tests; servers are started for them."""
-        return [each for name in self._names for each in self._tests_of(name)]
+    def prepare(self) -> None:
+        """Find what is to be tested; servers are started for it.
+
+        Raises:
+            UsageError: Something is not there.
+        """
+        self.tests = [each for name in self._names for each in self._tests_of(name)]
 
     def _tests_of(self, name: str) -> list[Any]:
         try:
             subject = self._stack.enter_context(subject_of(name))
         except ServerUnavailableError as error:
             is_failure = self._required or error.required
-            return [pytest.param(None, None, id=f"{name}-server", marks=_not_had(error, is_failure))]
+            return [
+                pytest.param(None, None, id=f"{name}-server", marks=_not_had(error, is_failure))
+            ]
         except (DependencyNotFoundError, ValueError) as error:
             raise pytest.UsageError(f"--provider {name}: {error}") from None
         if self._level is not None:
@@ -194,10 +202,10 @@ class Reporter:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what came of a clause."""
-        named = dict(report.user_properties).get(_PROPERTY)
+        named: Any = dict(report.user_properties).get(_PROPERTY)
         if named is None or (report.when != "call" and report.passed):
             return
-        subject, clause = str(named[0]), str(named[1])  # type: ignore[index]  # as we wrote it
+        subject, clause = named
         outcome = _outcome(report)
         why = "" if outcome is Outcome.KEPT else _why(report)
         self._results.append(Result(subject, clause, outcome, report.duration, why))
@@ -220,7 +228,9 @@ class Reporter:
         for results in worst(self._results).values():
             for each in results.values():
                 if each.outcome > Outcome.KEPT:
-                    terminalreporter.line(f"{each.subject}: {each.clause} {each.outcome.text}: {each.why}")
+                    terminalreporter.line(
+                        f"{each.subject}: {each.clause} {each.outcome.text}: {each.why}"
+                    )
 
 
 def _outcome(report: pytest.TestReport) -> Outcome:

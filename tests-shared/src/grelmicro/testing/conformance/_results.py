@@ -16,7 +16,7 @@ __all__ = ["Outcome", "Result", "badge", "report", "table", "worst"]
 _FORMAT = 1
 """The version of the report's form."""
 
-_SIGNS = {"kept": "yes", "broken": "**no**", "waived": "waived", "not offered": "–", "not run": "?"}
+_SIGNS = {"kept": "yes", "broken": "**no**", "waived": "waived", "not offered": "-", "not run": "?"}
 
 
 class Outcome(IntEnum):
@@ -111,7 +111,7 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
     """
     backends = [backend for each in reports for backend in each["backends"]]
     groups = dict.fromkeys(_group(clause) for each in backends for clause in each["clauses"])
-    head = ["", *(backend["name"] for backend in backends)]
+    head = ["promises", *(backend["name"] for backend in backends)]
     lines = [_row(head), _row(["---"] * len(head))]
     for group in groups:
         lines.append(_row([f"`{group}`", *(_cell(backend, group) for backend in backends)]))

@@ -20,7 +20,9 @@ async def _write_and_read(cache: CacheBackend, number: int) -> tuple[bytes | Non
     return found, await cache.get(key=f"from {number}")
 
 
-@clause("cache.processes.share", needs=(Capability.PROCESSES,), closed=True, seconds=60.0, slow=True)
+@clause(
+    "cache.processes.share", needs=(Capability.PROCESSES,), closed=True, seconds=60.0, slow=True
+)
 async def processes_share(subject: Subject) -> None:
     """Processes see each other's entries at once.
 

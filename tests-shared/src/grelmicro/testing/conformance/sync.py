@@ -1,11 +1,10 @@
 """What every synchronization backend promises: leases, their numbers, their holders."""
 
 import asyncio
-from time import monotonic
 from typing import Any
 
 from grelmicro.sync import SyncBackend
-from grelmicro.testing.conformance._kit import clause, later, promise, same
+from grelmicro.testing.conformance._kit import clause, later, now, promise, same
 from grelmicro.testing.conformance._subject import Capability
 from grelmicro.testing.conformance.cache import HARD_KEYS, LONG, PATIENCE, SHORT
 
@@ -38,8 +37,8 @@ async def until_free(locks: SyncBackend, name: str, seconds: float = PATIENCE) -
     Raises:
         BrokenPromiseError: It lasts longer than `seconds`.
     """
-    started = monotonic()
-    while (asked := monotonic()) - started <= seconds:
+    started = now()
+    while (asked := now()) - started <= seconds:
         if not await locks.locked(name=name):
             return
         await later(0.01)

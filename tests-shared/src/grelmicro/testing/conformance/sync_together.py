@@ -4,7 +4,6 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any
 
 from grelmicro.sync import SyncBackend
@@ -23,11 +22,12 @@ async def _take_turns(locks: SyncBackend, number: int, witness: str) -> list[int
     numbers = []
     for turn in range(_TURNS):
         token = f"{number} {turn}"
-        while not (fencing := await locks.acquire(name="lock:a", token=token, duration=LONG)):
-            await asyncio.sleep(0.002)
+        fencing = 0
+        while not fencing:
+            fencing = await locks.acquire(name="lock:a", token=token, duration=LONG)
         os.close(os.open(witness, os.O_CREAT | os.O_EXCL))
         await asyncio.sleep(0.001)
-        Path(witness).unlink()
+        os.unlink(witness)
         numbers.append(fencing)
         await locks.release(name="lock:a", token=token)
     return numbers

@@ -11,7 +11,8 @@ from grelmicro.testing.plugin import KIT
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    metafunc.parametrize(("subject", "clause"), metafunc.config.stash[KIT].tests())
+    """Make a test of every clause that a backend offers."""
+    metafunc.parametrize(("subject", "clause"), metafunc.config.stash[KIT].tests)
 
 
 def test_kept(
@@ -20,4 +21,5 @@ def test_kept(
     conformance_openings: Openings,
     record_property: Callable[[str, object], None],
 ) -> None:
+    """A backend keeps a promise."""
     hold(subject, clause, conformance_openings, record_property)
