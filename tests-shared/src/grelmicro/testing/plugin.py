@@ -1,4 +1,4 @@
-"""Pytest fixtures: `redis_url own_redis postgres_url own_postgres fault_proxy` and more.
+"""Pytest fixtures: `micro virtual_clock redis_url postgres_url fault_proxy` and more.
 
 Every pytest run with grelmicro-testing loads this module, so all else loads on first use.
 """
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from grelmicro import Grelmicro
+    from grelmicro.testing._application import VirtualClock
     from grelmicro.testing.conformance._pytest import Kit, Openings
     from grelmicro.testing.proxy import FaultProxy
     from grelmicro.testing.servers import PostgresServer, RedisCluster, RedisSentinel, RedisServer
@@ -89,6 +91,25 @@ def conformance_openings(pytestconfig: pytest.Config) -> Openings:
     from grelmicro.testing.conformance._pytest import Openings
 
     return Openings(required=getattr(pytestconfig.option, "require", False))
+
+
+@pytest.fixture
+def micro() -> Iterator[Grelmicro]:
+    """An app on memory, opened: the one that primitives without a `backend` find."""
+    from grelmicro.testing._application import app_on_memory
+
+    with app_on_memory() as app:
+        yield app
+
+
+@pytest.fixture
+def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
+    """The clock of the backends in memory; ask for it before those are made."""
+    from grelmicro.testing._application import VirtualClock
+
+    clock = VirtualClock()
+    clock.take_over(monkeypatch)
+    return clock
 
 
 @pytest.fixture(scope="session")
