@@ -48,6 +48,10 @@ class Bucket(NamedTuple):
         """What tells buckets of different sizes apart, as a part of a key."""
         return f"{self.limit}:{self.rate}:{self.unit}"
 
+    def at(self, owed: int, then: int, now: int) -> tuple[int, int]:
+        """What is owed now, of what was owed then; and 0, as there is no window."""
+        return max(0, min(self.full, owed - (now - then) * self.rate)), 0
+
     def look(self, owed: int, left: int, cost: int) -> RateLimitResult:
         """Say what would be decided; the arguments are those of `result`."""
         return self.result(owed + cost * self.unit <= self.full, owed, left, cost)
@@ -83,6 +87,10 @@ class Window(NamedTuple):
     def tag(self) -> str:
         """What tells windows of different sizes apart, as a part of a key."""
         return f"{self.limit}:0:{self.unit}"
+
+    def at(self, taken: int, end: int, now: int) -> tuple[int, int]:
+        """What is taken now of a window that ends or ended then, and what is left of it."""
+        return (taken, min(end - now, self.unit)) if end > now else (0, 0)
 
     def look(self, taken: int, left: int, cost: int) -> RateLimitResult:
         """Say what would be decided; the arguments are those of `result`."""

@@ -140,7 +140,7 @@ class RateLimiter:
 
     @overload
     def __call__(
-        self, *, key: str | Callable[..., str] | None = None, cost: int = 1
+        self, /, *, key: str | Callable[..., str] | None = None, cost: int = 1
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
     def __call__(

@@ -27,6 +27,7 @@ from grelmicro.providers._settings import masked
 
 if TYPE_CHECKING:
     from grelmicro.cache.postgres import PostgresCacheAdapter
+    from grelmicro.resilience.postgres import PostgresRateLimiterAdapter
 
     Pool = asyncpg.Pool[asyncpg.Record]
 
@@ -307,3 +308,11 @@ class PostgresProvider(Provider):
         from grelmicro.cache.postgres import PostgresCacheAdapter  # only who caches imports it
 
         return PostgresCacheAdapter(provider=self, **kwargs)
+
+    def ratelimiter(self, **kwargs: Any) -> "PostgresRateLimiterAdapter":
+        """Make the rate limiter adapter: `PostgresRateLimiterAdapter(provider=self, **kwargs)`."""
+        from grelmicro.resilience.postgres import (  # only who limits imports it
+            PostgresRateLimiterAdapter,
+        )
+
+        return PostgresRateLimiterAdapter(provider=self, **kwargs)
