@@ -291,11 +291,12 @@ class RateLimiter:
         return result
 
     def _bind(self, backend: RateLimiterBackend) -> tuple[RateLimiterStrategy, Nowait | None]:
-        """Remember the strategy of the backend that serves now, as long as it does."""
+        """Remember the strategy of the backend that serves now, unless its `bind` is patched."""
         strategy, cls = backend.bind(self._config), type(backend)
         nowait, own = nowait_of(strategy), getattr(cls, "bind", None)
-        patched = ("bind",) if own is None else getattr(backend, "__dict__", ())
-        self._binding = (backend, cls, own, patched, strategy, nowait)
+        patched = getattr(backend, "__dict__", ())
+        if own is not None and "bind" not in patched:
+            self._binding = (backend, cls, own, patched, strategy, nowait)
         return strategy, nowait
 
     def _undecided(self, error: Exception) -> RateLimitResult:
