@@ -1,4 +1,4 @@
-"""`RateLimiter`: settings, backends, waiting, threads, decorated functions, a backend that fails."""
+"""`RateLimiter`: settings, backends, failures, waiting, threads, decorated functions."""
 
 import asyncio
 import logging
@@ -64,7 +64,7 @@ NUMBERS = [0, -1, math.nan, math.inf, -math.inf, "1", None, True]
     [
         lambda value: RateLimiter.token_bucket("api", capacity=value, refill_rate=1),
         lambda value: RateLimiter.sliding_window("api", limit=value, window=1),
-        lambda value: RateLimiter.gcra("api", limit=value, window=1),
+        lambda value: GCRAConfig(limit=value, window=1),
         lambda value: RateLimiter.fixed_window("api", limit=value, window=1),
     ],
 )
@@ -207,6 +207,9 @@ async def test_a_component_and_its_name_are_backends() -> None:
         assert await hourly().peek(key="k", cost=2)
 
 
+ALLOWED = RateLimitResult(True, 2, 1, 0.0, 1.0)
+
+
 class Strategy:
     """Answers what it is told to; an exception is raised."""
 
@@ -232,7 +235,7 @@ class Backend:
 
     _loop: asyncio.AbstractEventLoop | None = None
 
-    def __init__(self, answer: Any = RateLimitResult(True, 2, 1, 0.0, 1.0)) -> None:
+    def __init__(self, answer: Any = ALLOWED) -> None:
         self.answer = answer
         self.calls: list[tuple[str, int]] = []
 
