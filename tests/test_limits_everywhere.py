@@ -26,6 +26,7 @@ from grelmicro.resilience import (
     TokenBucketConfig,
     _memory_limits,
 )
+from grelmicro.resilience._quotas import quota_of
 from grelmicro.resilience.memory import MemoryRateLimiterAdapter
 
 SERVERS = ("redis", "postgres")
@@ -335,13 +336,19 @@ async def test_extremes_are_exact(anywhere: Open) -> None:
         TokenBucketConfig(capacity=10**9, refill_rate=3.5),
         TokenBucketConfig(capacity=1, refill_rate=1 / 3e8),
         SlidingWindowConfig(limit=999_999_937, window=2_592_000),
+        TokenBucketConfig(capacity=99_999_989, refill_rate=7.7777),
         FixedWindowConfig(limit=10**9, window=3e8),
     ):
         limiter = RateLimiter("api", config, backend=anywhere.backend)
-        most = config.limit
-        assert (await limiter.acquire(key="k", cost=most)).remaining == 0
-        assert not await limiter.acquire(key="k", cost=most)
-        refused = await limiter.peek(key="k", cost=most)
+        most, quota = config.limit, quota_of(config)
+        for cost in sorted({1, most // 2 or 1, most}):
+            taken = cost * quota.unit if quota.rate else cost
+            exact = quota.result(1, taken, quota.unit, cost)
+            found = await limiter.acquire(key=f"{cost}", cost=cost)
+            assert found[:4] == exact[:4]
+            assert found.reset_after == pytest.approx(exact.reset_after, rel=1e-15, abs=1e-6)
+        refused = await limiter.acquire(key=f"{most}", cost=most)
+        assert not refused
         assert refused.retry_after == pytest.approx(refused.reset_after)
 
 
