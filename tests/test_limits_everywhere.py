@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import struct
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -79,11 +80,11 @@ class Open:
 
     async def _move_key(self, name: bytes, seconds: int) -> None:
         value, left = await self.provider.execute_many([("GET", name), ("PTTL", name)])
-        amount, at = map(int, value.split())
+        amount, at = struct.unpack("<dd", value)
         if left <= seconds * 1000:
             await self.provider.execute("DEL", name)
         else:
-            moved = f"{amount} {at - seconds * 1_000_000}"
+            moved = struct.pack("<dd", amount, at - seconds * 1_000_000)
             await self.provider.execute("SET", name, moved, "PX", left - seconds * 1000)
 
 

@@ -4,7 +4,7 @@ import re
 
 from grelmicro.errors import ResilienceSettingsValidationError
 
-__all__ = ["check_cost", "check_key", "check_name", "check_timeout"]
+__all__ = ["MAX_KEY", "check_cost", "check_key", "check_name", "check_timeout"]
 
 MAX_NAME = 256
 MAX_KEY = 1 << 16

@@ -64,14 +64,13 @@ class Bucket(NamedTuple):
             owed: Units, after the decision.
             cost: Permits that were asked for.
         """
-        missing = 0 if allowed else owed + cost * self.unit - self.full
-        return RateLimitResult(
-            bool(allowed),
-            self.limit,
-            (self.full - owed) // self.unit,
-            -(-missing // self.rate) / _SECOND,
-            -(-owed // self.rate) / _SECOND,
-        )
+        limit, rate, unit = self
+        full = limit * unit
+        left, reset_after = (full - owed) // unit, -(-owed // rate) / _SECOND
+        if allowed:
+            return RateLimitResult(True, limit, left, 0.0, reset_after)
+        missing = owed + cost * unit - full
+        return RateLimitResult(False, limit, left, -(-missing // rate) / _SECOND, reset_after)
 
 
 class Window(NamedTuple):

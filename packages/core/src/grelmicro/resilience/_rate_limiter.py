@@ -9,7 +9,13 @@ from typing import Any, NoReturn, ParamSpec, Self, TypeVar, overload
 from grelmicro._sources import backend_source
 from grelmicro.errors import GrelmicroError, RateLimitExceededError, ResilienceError
 from grelmicro.resilience._limited import limited
-from grelmicro.resilience._limiter_checks import check_cost, check_key, check_name, check_timeout
+from grelmicro.resilience._limiter_checks import (
+    MAX_KEY,
+    check_cost,
+    check_key,
+    check_name,
+    check_timeout,
+)
 from grelmicro.resilience._limiter_contract import (
     Nowait,
     RateLimiterBackend,
@@ -194,10 +200,18 @@ class RateLimiter:
         if cost is not _ONE:
             check_cost(cost, self._limit)
         if nowait is not None and key.__class__ is str:
-            result: RateLimitResult | None = nowait(self._prefix + key, cost)
-            if result is not None:
-                return result
-        return await self._decide(strategy, key, cost)
+            known: RateLimitResult | None = nowait(self._prefix + key, cost)
+            if known is not None:
+                return known
+        if key.__class__ is not str or not key.isascii() or not 0 < len(key) <= MAX_KEY:
+            check_key(key)
+        try:
+            result: RateLimitResult = await strategy.acquire(key=self._prefix + key, cost=cost)
+        except Exception as error:
+            return self._undecided(error)
+        if self._is_away:
+            self._is_back()
+        return result
 
     async def acquire_or_raise(self, *, key: str, cost: int = 1) -> RateLimitResult:
         """Take `cost` permits for `key`, or raise.
@@ -278,16 +292,6 @@ class RateLimiter:
             if until is not None and monotonic() + result.retry_after > until:
                 raise RateLimitExceededError(key, result.retry_after, result)
             await asyncio.sleep(result.retry_after)
-        return result
-
-    async def _decide(self, strategy: RateLimiterStrategy, key: str, cost: int) -> RateLimitResult:
-        check_key(key)
-        try:
-            result = await strategy.acquire(key=self._prefix + key, cost=cost)
-        except Exception as error:
-            return self._undecided(error)
-        if self._is_away:
-            self._is_back()
         return result
 
     def _bind(self, backend: RateLimiterBackend) -> tuple[RateLimiterStrategy, Nowait | None]:
