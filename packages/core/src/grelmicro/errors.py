@@ -20,13 +20,17 @@
     │              └─ LockNotOwnedError            another holds it, or nobody
     │                   └─ LockLostError           it was ours, and ended while we believed it was
     └─ ResilienceError
+         └─ RateLimitExceededError                  there are not so many permits now
 
 A backend's own exception is chained (`__cause__`) under the error of its area. No message shows a
 password, a value or a full URL.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from grelmicro.resilience import RateLimitResult
 
 __all__ = [
     "BackendNotOpenError",
@@ -46,6 +50,7 @@ __all__ = [
     "LockTimeoutError",
     "NoActiveAppError",
     "OutOfContextError",
+    "RateLimitExceededError",
     "ResilienceError",
     "ResilienceSettingsValidationError",
     "SettingsValidationError",
@@ -179,6 +184,27 @@ class SyncSettingsValidationError(SyncError, SettingsValidationError):
 
 class ResilienceError(GrelmicroError):
     """A limiter or breaker refused or failed."""
+
+
+class RateLimitExceededError(ResilienceError):
+    """A rate limiter refused.
+
+    Args:
+        key: Who is limited; no message shows it.
+        retry_after: Seconds until the same call would be allowed.
+        result: The decision, if there is one to tell more.
+    """
+
+    def __init__(
+        self, key: str, retry_after: float, result: "RateLimitResult | None" = None
+    ) -> None:
+        super().__init__(key, retry_after, result)
+        self.key: str = key
+        self.retry_after: float = retry_after
+        self.result: RateLimitResult | None = result
+
+    def __str__(self) -> str:
+        return f"the rate limit is exceeded: try again in {self.retry_after:.3g} s"
 
 
 class ResilienceSettingsValidationError(ResilienceError, SettingsValidationError):

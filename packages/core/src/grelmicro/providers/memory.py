@@ -4,6 +4,7 @@ from typing import Any
 
 from grelmicro.cache.memory import MemoryCacheAdapter
 from grelmicro.providers._provider import Provider
+from grelmicro.resilience.memory import MemoryRateLimiterAdapter
 from grelmicro.sync.memory import MemorySyncAdapter
 
 __all__ = ["MemoryProvider"]
@@ -41,3 +42,7 @@ class MemoryProvider(Provider):
     def cache(self, **kwargs: Any) -> MemoryCacheAdapter:
         """Make a cache of its own: two of them share nothing."""
         return MemoryCacheAdapter(**kwargs)
+
+    def ratelimiter(self, **kwargs: Any) -> MemoryRateLimiterAdapter:
+        """Make limits of its own: two of them share nothing."""
+        return MemoryRateLimiterAdapter(**kwargs)

@@ -1,21 +1,44 @@
-"""Resilience: the contracts of the backends, and their components.
+"""Resilience: rate limiters, the contracts of the backends, and their components.
 
-The primitives that stand on them (rate limiters, circuit breakers) are not part of this release.
+Circuit breakers are not part of this release.
 """
 
 import pkgutil
 
 __path__ = pkgutil.extend_path(__path__, __name__)
 
-from grelmicro.errors import ResilienceError, ResilienceSettingsValidationError
+from grelmicro.errors import (
+    RateLimitExceededError,
+    ResilienceError,
+    ResilienceSettingsValidationError,
+)
 from grelmicro.resilience._components import Breaker, RateLimit
-from grelmicro.resilience._contract import CircuitBreakerBackend, RateLimiterBackend
+from grelmicro.resilience._contract import CircuitBreakerBackend
+from grelmicro.resilience._limiter_contract import RateLimiterBackend, RateLimiterStrategy
+from grelmicro.resilience._limits import (
+    FixedWindowConfig,
+    GCRAConfig,
+    RateLimitConfig,
+    SlidingWindowConfig,
+    TokenBucketConfig,
+)
+from grelmicro.resilience._rate_limiter import RateLimiter
+from grelmicro.resilience._result import RateLimitResult
 
 __all__ = [
-    "Breaker",
-    "CircuitBreakerBackend",
+    "RateLimiter",
+    "RateLimitResult",
+    "TokenBucketConfig",
+    "SlidingWindowConfig",
+    "FixedWindowConfig",
+    "GCRAConfig",
+    "RateLimitConfig",
     "RateLimit",
+    "Breaker",
     "RateLimiterBackend",
+    "RateLimiterStrategy",
+    "CircuitBreakerBackend",
+    "RateLimitExceededError",
     "ResilienceError",
     "ResilienceSettingsValidationError",
 ]

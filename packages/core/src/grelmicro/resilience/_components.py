@@ -1,7 +1,8 @@
 """The components of limiters and breakers."""
 
 from grelmicro._component import Component
-from grelmicro.resilience._contract import CircuitBreakerBackend, RateLimiterBackend
+from grelmicro.resilience._contract import CircuitBreakerBackend
+from grelmicro.resilience._limiter_contract import RateLimiterBackend
 
 __all__ = ["Breaker", "RateLimit"]
 

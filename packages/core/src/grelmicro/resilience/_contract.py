@@ -1,10 +1,10 @@
-"""What the backends of limiters and breakers promise."""
+"""What a circuit breaker's backend promises, and what it shares with a limiter's."""
 
 import asyncio
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-__all__ = ["CircuitBreakerBackend", "RateLimiterBackend"]
+__all__ = ["CircuitBreakerBackend"]
 
 
 class _ResilienceBackend(Protocol):
@@ -19,14 +19,6 @@ class _ResilienceBackend(Protocol):
         traceback: TracebackType | None,
         /,
     ) -> bool | None: ...
-
-
-class RateLimiterBackend(_ResilienceBackend, Protocol):
-    """Makes the strategies that limiters decide with."""
-
-    def bind(self, config: Any) -> Any:
-        """Make the strategy for one limiter's configuration; no I/O."""
-        ...
 
 
 class CircuitBreakerBackend(_ResilienceBackend, Protocol):

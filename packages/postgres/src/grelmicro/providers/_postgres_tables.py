@@ -33,14 +33,15 @@ class Table:
         await provider.execute(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK});\n{self.schema}")
 
     async def made(self, provider: "PostgresProvider", ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask; make the table and ask again when it is missing.
+        """Ask; make the table and ask again when it, or a function of it, is missing.
 
         Raises:
             asyncpg.UndefinedTableError: It is missing, and not to be made.
+            asyncpg.UndefinedFunctionError: The same.
         """
         try:
             return await ask()
-        except asyncpg.UndefinedTableError as error:
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError) as error:
             self._refuse_if_by_hand(error)
         await self.make(provider)
         return await ask()
@@ -57,7 +58,7 @@ class Table:
             self._refuse_if_by_hand(error)
             return nothing
 
-    def _refuse_if_by_hand(self, error: asyncpg.UndefinedTableError) -> None:
+    def _refuse_if_by_hand(self, error: asyncpg.PostgresError) -> None:
         if not self._create:
             error.add_note("create_schema=False: run the statements of the adapter's `schema`")
             raise error

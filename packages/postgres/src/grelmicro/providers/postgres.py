@@ -27,6 +27,7 @@ from grelmicro.providers._settings import masked
 
 if TYPE_CHECKING:
     from grelmicro.cache.postgres import PostgresCacheAdapter
+    from grelmicro.resilience.postgres import PostgresRateLimiterAdapter
     from grelmicro.sync.postgres import PostgresSyncAdapter
 
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -247,7 +248,8 @@ class PostgresProvider(Calls, Provider):
         For those who pass `create_schema=False`; an adapter's own `schema` is for other names.
         """
         nowhere = cls("postgresql://nowhere", env_load=False)
-        return "\n".join(adapter.schema for adapter in (nowhere.cache(), nowhere.sync()))
+        adapters = nowhere.cache(), nowhere.sync(), nowhere.ratelimiter()
+        return "\n".join(adapter.schema for adapter in adapters)
 
     def cache(self, **kwargs: Any) -> "PostgresCacheAdapter":
         """Make the cache adapter: `PostgresCacheAdapter(provider=self, **kwargs)`."""
@@ -260,6 +262,14 @@ class PostgresProvider(Calls, Provider):
         from grelmicro.sync.postgres import PostgresSyncAdapter  # only who locks imports it
 
         return PostgresSyncAdapter(provider=self, **kwargs)
+
+    def ratelimiter(self, **kwargs: Any) -> "PostgresRateLimiterAdapter":
+        """Make the rate limiter adapter: `PostgresRateLimiterAdapter(provider=self, **kwargs)`."""
+        from grelmicro.resilience.postgres import (  # only who limits imports it
+            PostgresRateLimiterAdapter,
+        )
+
+        return PostgresRateLimiterAdapter(provider=self, **kwargs)
 
     def listen(self, channel: str, heard: Heard) -> bool:
         """Call `heard` with each message that is sent on a channel, as by `pg_notify`.

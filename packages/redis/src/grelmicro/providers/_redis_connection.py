@@ -1,4 +1,4 @@
-"""One socket to one server: commands leave in one write a loop iteration, replies come in order."""
+"""One socket to one server: commands leave together, some in a write, replies come in order."""
 
 import asyncio
 from collections import deque
@@ -31,6 +31,9 @@ _IN_FLIGHT = 16_384
 
 _BIG = 256 * 1024
 """Bytes of one reply, or of what is not yet written, from which it is a matter of bandwidth."""
+
+_ENOUGH = 32
+"""Commands that are written at once: the server works on them while more are made."""
 
 _RESOLUTION = 0.01
 """Seconds between two looks at deadlines, at least."""
@@ -103,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, command: bytes) -> asyncio.Future[Any]:
-        """Write a packed command at the end of this loop iteration; a future of its reply.
+        """Write a packed command by the end of this loop iteration; a future of its reply.
 
         The future fails with the server's error, TimeoutError at `deadline`, NotSentError or
         OutcomeUnknownError. Cancelling it drops the reply when it comes.
@@ -119,7 +122,7 @@ class Connection(asyncio.Protocol):
         waiting.append((future, self.deadline))
         unwritten.append(command)
         self._unwritten_size += len(command)
-        if self._unwritten_size > _BIG:
+        if len(unwritten) >= _ENOUGH or self._unwritten_size > _BIG:
             self._flush()
         if len(waiting) >= _IN_FLIGHT:
             self._set_ready(False)

@@ -25,6 +25,7 @@ from grelmicro.providers._settings import masked
 
 if TYPE_CHECKING:
     from grelmicro.cache.redis import RedisCacheAdapter
+    from grelmicro.resilience.redis import RedisRateLimiterAdapter
     from grelmicro.sync.redis import RedisSyncAdapter
 
 __all__ = [
@@ -236,6 +237,12 @@ class RedisProvider(Commands, Provider):
         from grelmicro.sync.redis import RedisSyncAdapter  # only who locks imports it
 
         return RedisSyncAdapter(provider=self, **kwargs)
+
+    def ratelimiter(self, **kwargs: Any) -> "RedisRateLimiterAdapter":
+        """Make the rate limiter adapter: `RedisRateLimiterAdapter(provider=self, **kwargs)`."""
+        from grelmicro.resilience.redis import RedisRateLimiterAdapter  # only who limits imports it
+
+        return RedisRateLimiterAdapter(provider=self, **kwargs)
 
     def listen(self, channel: str, heard: Heard) -> bool:
         """Call `heard` with each message that is published on a channel.

@@ -1,0 +1,5 @@
+"""The resilience backends that live in this process."""
+
+from grelmicro.resilience._memory_limits import MemoryRateLimiterAdapter
+
+__all__ = ["MemoryRateLimiterAdapter"]

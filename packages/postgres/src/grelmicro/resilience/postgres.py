@@ -1,0 +1,5 @@
+"""The resilience backends that keep their state in Postgres."""
+
+from grelmicro.resilience._postgres_limits import PostgresRateLimiterAdapter
+
+__all__ = ["PostgresRateLimiterAdapter"]

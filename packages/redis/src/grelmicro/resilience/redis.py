@@ -1,0 +1,5 @@
+"""The resilience backends that keep their state in Redis."""
+
+from grelmicro.resilience._redis_limits import RedisRateLimiterAdapter
+
+__all__ = ["RedisRateLimiterAdapter"]
