@@ -6,8 +6,9 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -33,8 +34,8 @@ def app_on_memory() -> Generator[Grelmicro]:
     thread = threading.Thread(target=loop.run_forever, name="micro", daemon=True)
     thread.start()
 
-    def run(coroutine: object) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, loop).result(10)  # type: ignore[arg-type]
+    def run(coroutine: Coroutine[Any, Any, object]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, loop).result(10)
 
     app = Grelmicro(uses=[load("memory")()])
     try:
