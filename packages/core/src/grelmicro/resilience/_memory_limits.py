@@ -13,7 +13,7 @@ from grelmicro.resilience._limits import RateLimitConfig
 from grelmicro.resilience._quotas import Bucket, Quota, Window, quota_of
 from grelmicro.resilience._result import RateLimitResult
 
-__all__ = ["MemoryRateLimiterAdapter"]
+__all__ = ["MemoryRateLimiterAdapter", "has_gil"]
 
 _SWEEP_SHARE = 2
 """Keys that every new one looks at, to forget those that are idle: more than it adds."""
@@ -84,7 +84,7 @@ class _Keys:
         self._order: deque[str] = deque()
         self._lock = threading.Lock()
         take = self._taker()
-        self.acquire_nowait = take if _has_gil() else self._locked(take)
+        self.acquire_nowait = take if has_gil() else self._locked(take)
         """The decision for a key that is known; None for another, or when a sweep is due."""
 
     async def acquire(self, *, key: str, cost: int) -> RateLimitResult:
@@ -227,5 +227,6 @@ class MemoryWindows(_Keys):
         return state[1] <= now
 
 
-def _has_gil() -> bool:
+def has_gil() -> bool:
+    """Whether only one thread runs at a time, and changes between calls only."""
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())

@@ -5,7 +5,6 @@ from grelmicro.providers._postgres_sweeps import SWEEP_ROWS
 __all__ = ["Statements"]
 
 
-
 class Statements:
     """The text of each.
 
