@@ -8,6 +8,7 @@ from grelmicro.errors import ResilienceSettingsValidationError
 __all__ = ["CircuitBreakerConfig"]
 
 MOST_CALLS = 1_000_000
+MOST_PERMITS = 1000
 SHORTEST = 0.001
 LONGEST = 366 * 86_400.0
 """Seconds, a year: counted in microseconds, it fits a double."""
@@ -37,8 +38,8 @@ class CircuitBreakerConfig:
 
     def __post_init__(self) -> None:
         _check_exceptions(self.ignore_exceptions)
-        for field in ("success_threshold", "half_open_capacity"):
-            _check_count(getattr(self, field), field)
+        _check_count(self.success_threshold, "success_threshold")
+        _check_count(self.half_open_capacity, "half_open_capacity", MOST_PERMITS)
         _check_seconds(self.reset_timeout, "reset_timeout")
         if self.by_rate:
             self._check_rates()
@@ -117,10 +118,10 @@ def _check_exceptions(value: object) -> None:
         )
 
 
-def _check_count(value: object, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CALLS:
+def _check_count(value: object, what: str, most: int = MOST_CALLS) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise ResilienceSettingsValidationError(
-            f"{what}: expected a whole number from 1 to {MOST_CALLS}, not {value!r}"
+            f"{what}: expected a whole number from 1 to {most}, not {value!r}"
         )
 
 

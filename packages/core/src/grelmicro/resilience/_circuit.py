@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Coroutine
 from datetime import UTC, datetime
+from enum import IntEnum
 from time import monotonic
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 from weakref import WeakSet, ref
@@ -18,7 +19,7 @@ from grelmicro.resilience._breaker_state import (
 from grelmicro.resilience._ready import NOTHING
 from grelmicro.resilience._windows import Window, window_of
 
-__all__ = ["Admission", "Circuit", "Period", "Probe", "Ticket"]
+__all__ = ["RIDES", "Admission", "Circuit", "Period", "Probe", "Says", "Ticket"]
 
 CLOSED = CircuitBreakerState.CLOSED
 OPEN = CircuitBreakerState.OPEN
@@ -57,9 +58,17 @@ class Probe:
         self.token = token
 
 
+class Says(IntEnum):
+    """What a probe says of what is guarded."""
+
+    NOTHING = 0
+    GOOD = 1
+    BAD = 2
+
+
 Ticket: TypeAlias = Period | Probe
 
-_RIDES = Period()
+RIDES = Period()
 """The ticket of a call within a probe of the same task: the probe tells how it went."""
 
 
@@ -175,9 +184,13 @@ class Circuit:
             self._begin(HALF_OPEN)
         if self._state is not HALF_OPEN:
             return None
-        if any(probe.owner() is owner for probe in self._probes):
-            return _RIDES
+        if self._rides(owner):
+            return RIDES
         return self._probe(owner) if self._has_room() else None
+
+    def _rides(self, owner: object) -> bool:
+        """Whether the call is within a probe of its own."""
+        return any(probe.owner() is owner for probe in self._probes)
 
     def _is_over(self) -> bool:
         return self._state is OPEN and monotonic() >= self._open_until
@@ -240,19 +253,21 @@ class Circuit:
 
     def _probe_ended(self, probe: Probe, error: Exception | None, slow: int) -> None:
         """Count a call that was let through half-open, if it still is, and was not in between."""
-        self._give_back(probe)
+        is_bad = error is not None or slow
         if probe.period is not self._period:
+            self._give_back(probe)
             return
+        self._give_back(probe, Says.BAD if is_bad else Says.GOOD)
         if error is not None:
             self._note(error)
-        if error is not None or slow:
+        if is_bad:
             self._begin(OPEN)
             return
         self._successes += 1
         if self._successes >= self.config.success_threshold:
             self._begin(CLOSED)
 
-    def _give_back(self, probe: Probe) -> None:
+    def _give_back(self, probe: Probe, says: Says = Says.NOTHING) -> None:
         self._probes.discard(probe)
 
     def _note(self, error: Exception) -> None:
