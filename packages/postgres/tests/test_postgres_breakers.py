@@ -19,7 +19,8 @@ from grelmicro.resilience.postgres import PostgresCircuitBreakerAdapter
 
 
 @pytest.fixture
-async def provider(postgres_url: str) -> AsyncIterator[PostgresProvider]:
+async def provider(postgres_url: str, postgres_schema: str) -> AsyncIterator[PostgresProvider]:
+    """A provider that is closed before the test's schema is dropped."""
     async with PostgresProvider(postgres_url) as provider:
         yield provider
 
@@ -58,7 +59,7 @@ async def test_the_table_is_made_when_there_is_something_to_report(
         await fail(breaker)
         await until(lambda: not backend._fleet._pushers)
         assert await is_there(provider, table)
-        rows = await provider.fetch(f"SELECT name, errors FROM {table}")  # noqa: S608  # the test's
+        rows = await provider.fetch(f"SELECT name, errors FROM {table}")
         assert [*map(tuple, rows)] == [("b", 1)]
 
 
@@ -66,9 +67,9 @@ async def test_replicas_that_make_it_at_once_wait_for_each_other(
     postgres_url: str, table: str
 ) -> None:
     async def report() -> None:
-        async with PostgresProvider(postgres_url) as provider:
-            async with provider.breaker(table_name=table) as backend:
-                await CircuitBreaker("b", backend=backend).transition_to_forced_open()
+        provider = PostgresProvider(postgres_url)
+        async with provider, provider.breaker(table_name=table) as backend:
+            await CircuitBreaker("b", backend=backend).transition_to_forced_open()
 
     await asyncio.gather(*(report() for _ in range(8)))
 
@@ -86,7 +87,7 @@ async def test_it_can_be_made_by_hand(
         assert "UndefinedTableError" in caplog.text
         await provider.execute(backend.schema)
         await until(lambda: not backend._fleet.is_away and not backend._fleet._pushers)
-        rows = await provider.fetch(f"SELECT state FROM {table}")  # noqa: S608  # the test's
+        rows = await provider.fetch(f"SELECT state FROM {table}")
         assert rows[0][0] == 1
 
 
@@ -101,22 +102,22 @@ async def test_idle_breakers_are_removed_and_forced_ones_stay(
             else:
                 await breaker.transition_to_open()
         await provider.execute(
-            f"UPDATE {table} SET idle_from = idle_from - 3600 - 30 WHERE name <> 'lively'"  # noqa: S608  # the test's
+            f"UPDATE {table} SET idle_from = idle_from - 3600 - 30 WHERE name <> 'lively'"
         )
         await backend._sweeper.sweep(provider)
-        rows = await provider.fetch(f"SELECT name FROM {table} ORDER BY name")  # noqa: S608  # the test's
+        rows = await provider.fetch(f"SELECT name FROM {table} ORDER BY name")
         assert [row[0] for row in rows] == ["forced", "lively"]
 
 
 async def test_a_clock_that_was_set_back_keeps_nobody_out_for_longer(
     provider: PostgresProvider, table: str
 ) -> None:
-    async with provider.breaker(table_name=table) as backend:
+    async with provider.breaker(table_name=table, permit_lease=1) as backend:
         breaker = CircuitBreaker("b", reset_timeout=0.3, success_threshold=1, backend=backend)
         await breaker.transition_to_open()
         await provider.execute(
             f"""UPDATE {table} SET ends = ends + 3600000000, permits =
-            jsonb_build_object('somebodys', ends + 3600000000)"""  # noqa: S608  # the test's
+            jsonb_build_object('somebodys', ends + 3600000000)"""
         )
         async with asyncio.timeout(10):
             while breaker.state is not CircuitBreakerState.CLOSED:

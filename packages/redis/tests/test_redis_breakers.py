@@ -68,7 +68,7 @@ async def test_a_breaker_is_one_key_that_ends_unless_it_is_forced(
 async def test_a_clock_that_was_set_back_keeps_nobody_out_for_longer(
     provider: RedisProvider, redis_prefix: str
 ) -> None:
-    async with provider.breaker(prefix=redis_prefix) as backend:
+    async with provider.breaker(prefix=redis_prefix, permit_lease=1) as backend:
         breaker = CircuitBreaker("b", reset_timeout=0.3, success_threshold=1, backend=backend)
         await breaker.transition_to_open()
         key = f"{redis_prefix}breaker:b"
