@@ -29,6 +29,31 @@ class Fleet(NamedTuple):
         space = self.space if self.kind == "redis" else f"{self.space}.locks"
         return await self.stack.enter_async_context(provider.sync(**{name: space}))
 
+    def breaker_space(self) -> tuple[str, str]:
+        """What keeps breakers apart from those of other tests."""
+        if self.kind == "redis":
+            return "prefix", self.space
+        return "table_name", f"{self.space}.breakers"
+
+    async def breakers(self, url: str | None = None, **settings: Any) -> Any:
+        """Another replica's backend of breakers, open until the end of the test."""
+        provider = from_url(url or self.url)
+        await self.stack.enter_async_context(provider)
+        option, space = self.breaker_space()
+        backend = provider.breaker(**{option: space}, **settings)
+        return await self.stack.enter_async_context(backend)
+
+    async def forget_breakers(self) -> None:
+        """Let somebody empty the part of the server that breakers are in."""
+        provider: Any = from_url(self.url)
+        async with provider:
+            if self.kind == "redis":
+                async for names in provider.scan(self.space):
+                    for name in names:
+                        await provider.execute("DEL", name)
+            else:
+                await provider.execute(f"TRUNCATE {self.breaker_space()[1]}")
+
     async def proxy(self) -> FaultProxy:
         """A network of our own on the way to the server."""
         return await self.stack.enter_async_context(FaultProxy(self.server.host, self.server.port))

@@ -136,8 +136,8 @@ class FakeBreaker(FakeLimiter):
 
     bind = None  # type: ignore[assignment]  # it is no limiter
 
-    def register(self, breaker: object) -> object:
-        return breaker
+    def circuit(self, *, name: str, config: object) -> object:
+        return name, config
 
 
 async def test_items_open_in_order_and_close_in_reverse() -> None:

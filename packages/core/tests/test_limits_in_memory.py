@@ -274,7 +274,7 @@ def switching() -> Iterator[None]:
 @pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("locked", [False, True], ids=["gil", "no gil"])
 def test_threads_take_no_more_than_there_is(locked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_has_gil", lambda: not locked)
+    monkeypatch.setattr(module, "has_gil", lambda: not locked)
     adapter = MemoryRateLimiterAdapter()
     taken: list[int] = []
     start = threading.Barrier(4)

@@ -20,6 +20,7 @@
     │              └─ LockNotOwnedError            another holds it, or nobody
     │                   └─ LockLostError           it was ours, and ended while we believed it was
     └─ ResilienceError
+         ├─ CircuitBreakerError                     a breaker lets nothing through
          └─ RateLimitExceededError                  there are not so many permits now
 
 A backend's own exception is chained (`__cause__`) under the error of its area. No message shows a
@@ -27,6 +28,7 @@ password, a value or a full URL.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ __all__ = [
     "BackendNotOpenError",
     "CacheError",
     "CacheSettingsValidationError",
+    "CircuitBreakerError",
     "ComponentAlreadyRegisteredError",
     "ComponentNotRegisteredError",
     "DependencyNotFoundError",
@@ -184,6 +187,35 @@ class SyncSettingsValidationError(SyncError, SettingsValidationError):
 
 class ResilienceError(GrelmicroError):
     """A limiter or breaker refused or failed."""
+
+
+class CircuitBreakerError(ResilienceError):
+    """A circuit breaker did not let a call through.
+
+    Args:
+        name: The breaker's name.
+        last_error_time: When the last failure was counted in this process, in UTC, if one was.
+        last_error: That failure, if there was one: other replicas' are not known here.
+        retry_after: Seconds until calls may be let through; None when nobody knows: it is forced
+            open, or half-open and all its permits are taken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        last_error_time: datetime | None = None,
+        last_error: Exception | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(name, last_error_time, last_error, retry_after)
+        self.name: str = name
+        self.last_error_time: datetime | None = last_error_time
+        self.last_error: Exception | None = last_error
+        self.retry_after: float | None = retry_after
+
+    def __str__(self) -> str:
+        when = "later" if self.retry_after is None else f"in {self.retry_after:.3g} s"
+        return f"the circuit breaker {self.name!r} lets no call through: try again {when}"
 
 
 class RateLimitExceededError(ResilienceError):

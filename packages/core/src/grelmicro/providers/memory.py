@@ -4,7 +4,7 @@ from typing import Any
 
 from grelmicro.cache.memory import MemoryCacheAdapter
 from grelmicro.providers._provider import Provider
-from grelmicro.resilience.memory import MemoryRateLimiterAdapter
+from grelmicro.resilience.memory import MemoryCircuitBreakerAdapter, MemoryRateLimiterAdapter
 from grelmicro.sync.memory import MemorySyncAdapter
 
 __all__ = ["MemoryProvider"]
@@ -46,3 +46,7 @@ class MemoryProvider(Provider):
     def ratelimiter(self, **kwargs: Any) -> MemoryRateLimiterAdapter:
         """Make limits of its own: two of them share nothing."""
         return MemoryRateLimiterAdapter(**kwargs)
+
+    def breaker(self, **kwargs: Any) -> MemoryCircuitBreakerAdapter:
+        """Make circuit breakers of their own: two of them share nothing."""
+        return MemoryCircuitBreakerAdapter(**kwargs)

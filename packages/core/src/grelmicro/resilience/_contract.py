@@ -2,7 +2,10 @@
 
 import asyncio
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
+
+from grelmicro.resilience._breaker_config import CircuitBreakerConfig
+from grelmicro.resilience._circuit import Circuit
 
 __all__ = ["CircuitBreakerBackend"]
 
@@ -22,8 +25,11 @@ class _ResilienceBackend(Protocol):
 
 
 class CircuitBreakerBackend(_ResilienceBackend, Protocol):
-    """Knows the breakers that live on it; in one process, or in a fleet that shares their state."""
+    """Keeps the circuits of breakers: for one process, or linked to those of a fleet."""
 
-    def register(self, breaker: Any) -> Any:
-        """Make a breaker known to the backend; no I/O."""
+    def circuit(self, *, name: str, config: CircuitBreakerConfig) -> Circuit:
+        """The circuit of a name and settings; no I/O, from any thread.
+
+        The same one each time, as long as the backend exists.
+        """
         ...

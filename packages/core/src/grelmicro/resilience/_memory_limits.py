@@ -9,12 +9,11 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Self
 
-from grelmicro._threads import noted_loop
 from grelmicro.resilience._limits import RateLimitConfig
 from grelmicro.resilience._quotas import Bucket, Quota, Window, quota_of
 from grelmicro.resilience._result import RateLimitResult
 
-__all__ = ["MemoryRateLimiterAdapter"]
+__all__ = ["MemoryRateLimiterAdapter", "has_gil"]
 
 _SWEEP_SHARE = 2
 """Keys that every new one looks at, to forget those that are idle: more than it adds."""
@@ -48,7 +47,7 @@ class MemoryRateLimiterAdapter:
     async def __aenter__(self) -> Self:
         """Note the running loop, for callers in threads."""
         self._entered += 1
-        self._loop = noted_loop()
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -78,14 +77,14 @@ class _Keys:
     """
 
     def __init__(self, fresh: Any) -> None:
-        self.due: int = 0
+        self.due = 0
         """Nanoseconds of the clock after which a call has to look for idle keys."""
         self.states: dict[str, Any] = {}
         self._fresh = fresh
         self._order: deque[str] = deque()
         self._lock = threading.Lock()
         take = self._taker()
-        self.acquire_nowait: Take = take if _has_gil() else self._locked(take)
+        self.acquire_nowait = take if has_gil() else self._locked(take)
         """The decision for a key that is known; None for another, or when a sweep is due."""
 
     async def acquire(self, *, key: str, cost: int) -> RateLimitResult:
@@ -228,5 +227,6 @@ class MemoryWindows(_Keys):
         return state[1] <= now
 
 
-def _has_gil() -> bool:
+def has_gil() -> bool:
+    """Whether only one thread runs at a time, and changes between calls only."""
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())

@@ -27,7 +27,10 @@ from grelmicro.providers._settings import masked
 
 if TYPE_CHECKING:
     from grelmicro.cache.postgres import PostgresCacheAdapter
-    from grelmicro.resilience.postgres import PostgresRateLimiterAdapter
+    from grelmicro.resilience.postgres import (
+        PostgresCircuitBreakerAdapter,
+        PostgresRateLimiterAdapter,
+    )
     from grelmicro.sync.postgres import PostgresSyncAdapter
 
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -248,7 +251,7 @@ class PostgresProvider(Calls, Provider):
         For those who pass `create_schema=False`; an adapter's own `schema` is for other names.
         """
         nowhere = cls("postgresql://nowhere", env_load=False)
-        adapters = nowhere.cache(), nowhere.sync(), nowhere.ratelimiter()
+        adapters = nowhere.cache(), nowhere.sync(), nowhere.ratelimiter(), nowhere.breaker()
         return "\n".join(adapter.schema for adapter in adapters)
 
     def cache(self, **kwargs: Any) -> "PostgresCacheAdapter":
@@ -270,6 +273,14 @@ class PostgresProvider(Calls, Provider):
         )
 
         return PostgresRateLimiterAdapter(provider=self, **kwargs)
+
+    def breaker(self, **kwargs: Any) -> "PostgresCircuitBreakerAdapter":
+        """Make the breaker adapter: `PostgresCircuitBreakerAdapter(provider=self, **kwargs)`."""
+        from grelmicro.resilience.postgres import (  # see ratelimiter
+            PostgresCircuitBreakerAdapter,
+        )
+
+        return PostgresCircuitBreakerAdapter(provider=self, **kwargs)
 
     def listen(self, channel: str, heard: Heard) -> bool:
         """Call `heard` with each message that is sent on a channel, as by `pg_notify`.

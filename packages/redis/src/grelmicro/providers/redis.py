@@ -25,7 +25,7 @@ from grelmicro.providers._settings import masked
 
 if TYPE_CHECKING:
     from grelmicro.cache.redis import RedisCacheAdapter
-    from grelmicro.resilience.redis import RedisRateLimiterAdapter
+    from grelmicro.resilience.redis import RedisCircuitBreakerAdapter, RedisRateLimiterAdapter
     from grelmicro.sync.redis import RedisSyncAdapter
 
 __all__ = [
@@ -243,6 +243,12 @@ class RedisProvider(Commands, Provider):
         from grelmicro.resilience.redis import RedisRateLimiterAdapter  # only who limits imports it
 
         return RedisRateLimiterAdapter(provider=self, **kwargs)
+
+    def breaker(self, **kwargs: Any) -> "RedisCircuitBreakerAdapter":
+        """Make the breaker adapter: `RedisCircuitBreakerAdapter(provider=self, **kwargs)`."""
+        from grelmicro.resilience.redis import RedisCircuitBreakerAdapter  # see ratelimiter
+
+        return RedisCircuitBreakerAdapter(provider=self, **kwargs)
 
     def listen(self, channel: str, heard: Heard) -> bool:
         """Call `heard` with each message that is published on a channel.
