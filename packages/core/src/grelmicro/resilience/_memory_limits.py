@@ -9,6 +9,7 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Self
 
+from grelmicro._threads import noted_loop
 from grelmicro.resilience._limits import RateLimitConfig
 from grelmicro.resilience._quotas import Bucket, Quota, Window, quota_of
 from grelmicro.resilience._result import RateLimitResult
@@ -47,7 +48,7 @@ class MemoryRateLimiterAdapter:
     async def __aenter__(self) -> Self:
         """Note the running loop, for callers in threads."""
         self._entered += 1
-        self._loop = asyncio.get_running_loop()
+        self._loop = noted_loop()
         return self
 
     async def __aexit__(
@@ -77,14 +78,14 @@ class _Keys:
     """
 
     def __init__(self, fresh: Any) -> None:
-        self.due = 0
+        self.due: int = 0
         """Nanoseconds of the clock after which a call has to look for idle keys."""
         self.states: dict[str, Any] = {}
         self._fresh = fresh
         self._order: deque[str] = deque()
         self._lock = threading.Lock()
         take = self._taker()
-        self.acquire_nowait = take if has_gil() else self._locked(take)
+        self.acquire_nowait: Take = take if has_gil() else self._locked(take)
         """The decision for a key that is known; None for another, or when a sweep is due."""
 
     async def acquire(self, *, key: str, cost: int) -> RateLimitResult:

@@ -31,6 +31,7 @@ _MODULES = (
     "provider",
     *("cache", "cache_options", "cache_life", "cache_together"),
     *("sync", "sync_life", "sync_together"),
+    *("ratelimiter", "ratelimiter_life"),
 )
 
 _GRACE = 2.0
