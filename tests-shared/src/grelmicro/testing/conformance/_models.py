@@ -9,8 +9,8 @@ from grelmicro.testing.conformance._subject import Subject, turn
 __all__ = ["Machine", "agree"]
 
 _HISTORIES = 40
-_LONGEST = 40
-"""Steps of a history at most."""
+_SHORTEST, _LONGEST = 10, 40
+"""Steps of a history as it is made; the shortest that shows a defect may have fewer."""
 
 Step = tuple[str, int, int]
 
@@ -53,10 +53,11 @@ async def agree(subject: Subject, kind: str, machine: type[Machine]) -> None:
 
 
 def _explore(subject: Subject, kind: str, machine: type[Machine]) -> None:
-    from hypothesis import HealthCheck, given, settings
+    from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
 
     step = st.tuples(st.sampled_from(machine.steps), st.integers(0, 2), st.integers(0, 2))
+    steps = st.lists(st.none() | step | step | step, min_size=_SHORTEST, max_size=_LONGEST)
     space, count = turn.get(), 0
 
     @settings(
@@ -64,11 +65,15 @@ def _explore(subject: Subject, kind: str, machine: type[Machine]) -> None:
         deadline=None,
         database=None,
         derandomize=True,
+        phases=[Phase.generate, Phase.shrink],
         suppress_health_check=[*HealthCheck],
     )
-    @given(st.lists(step, min_size=10, max_size=_LONGEST))
-    def replay(history: list[Step]) -> None:
+    @given(steps)
+    def replay(found: list[Step | None]) -> None:
         nonlocal count
+        history = [
+            each for each in found if each is not None
+        ]  # which makes short ones of long ones
         count += 1
         turn.set(f"{space}_{count}")
         try:
