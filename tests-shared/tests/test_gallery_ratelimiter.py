@@ -1,4 +1,4 @@
-"""Rate limiters that are broken on purpose: each breaks the clauses it is registered for, no other."""
+"""Rate limiters that are broken on purpose: each breaks what it is registered for, no other."""
 
 import asyncio
 import math
@@ -164,8 +164,7 @@ class TakesAPart(Strategy):
     async def acquire(self, *, key: str, cost: int) -> Any:
         found = await super().acquire(key=key, cost=cost)
         if not found.allowed:
-            taken, at = self.read(key)
-            self.write(key, (float(self.limit), at))
+            self.write(key, (float(self.limit), self.read(key)[1]))
             return found._replace(remaining=0) if cost > 1 else found
         return found
 

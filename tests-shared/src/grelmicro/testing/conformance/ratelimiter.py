@@ -66,8 +66,8 @@ def check(result: Any, config: RateLimitConfig) -> None:
 async def acquire_limits(limits: RateLimiterBackend) -> None:
     """A full quota is let through at once, and nothing more.
 
-    That is what a limit is. Take a permit in the step that looks whether there is one. Count what is
-    left after the decision.
+    That is what a limit is. Take a permit in the step that looks whether there is one. Count what
+    is left after the decision.
     """
     for config in HOURLY:
         found = [await take(limits, config, "k") for _ in range(5)]
@@ -130,9 +130,9 @@ async def acquire_comes_back(limits: RateLimiterBackend) -> None:
 async def acquire_never_over(limits: RateLimiterBackend) -> None:
     """Over any time, no more is let through than a full quota and what came back meanwhile.
 
-    That is the rate which what is behind it was built for. Do not count from the client's clock, nor
-    in numbers that lose a fraction with every call. A time to live of 0 makes a limiter that limits
-    nothing.
+    That is the rate which what is behind it was built for. Do not count from the client's clock,
+    nor in numbers that lose a fraction with every call. A time to live of 0 makes a limiter that
+    limits nothing.
     """
     config = TokenBucketConfig(capacity=4, refill_rate=50)
     started, allowed = now(), 0
