@@ -13,7 +13,15 @@ from grelmicro.testing.conformance._subject import Capability, Subject
 
 __all__ = ["BrokenPromiseError", "Clause", "clause", "clauses", "promise", "same"]
 
-_MODULES = ("provider", "cache", "cache_options", "cache_life", "sync", "sync_life")
+_MODULES = (
+    "provider",
+    "cache",
+    "cache_options",
+    "cache_life",
+    "sync",
+    "sync_life",
+    "circuitbreaker",
+)
 
 _GRACE = 2.0
 """Seconds that a cancelled clause gets to end, before its thread is left behind."""
