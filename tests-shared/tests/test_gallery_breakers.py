@@ -28,8 +28,9 @@ def breaks(*found_by: str) -> Callable[[Any], Any]:
 def subject(broken: type[Circuit] | type[MemoryCircuitBreakerAdapter]) -> Subject:
     class Adapter(MemoryCircuitBreakerAdapter):
         def circuit(self, *, name: str, config: CircuitBreakerConfig) -> Circuit:
+            make: Any = broken
             known: Circuit | None = self._circuits.get((name, config))
-            return known or self._circuits.setdefault((name, config), broken(name, config))  # type: ignore[call-arg,arg-type]  # a circuit here
+            return known or self._circuits.setdefault((name, config), make(name, config))
 
     class BreakerProvider(Provider):
         adapter: ClassVar[Any] = Adapter if issubclass(broken, Circuit) else broken

@@ -17,8 +17,8 @@ class FaultError(Exception):
 
 def breaker(backend: CircuitBreakerBackend, name: str = "b", **settings: Any) -> CircuitBreaker:
     """A breaker that opens for long, after three errors, and closes after one success."""
-    usual = {"error_threshold": 3, "success_threshold": 1, "reset_timeout": 3600}
-    return CircuitBreaker(name, **{**usual, **settings}, backend=backend)
+    usual: dict[str, Any] = {"error_threshold": 3, "success_threshold": 1, "reset_timeout": 3600}
+    return CircuitBreaker(name, **usual | settings, backend=backend)
 
 
 async def passes(each: CircuitBreaker) -> bool:
