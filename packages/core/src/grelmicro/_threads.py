@@ -4,7 +4,7 @@ import asyncio
 import concurrent.futures
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from grelmicro._process import current
@@ -12,6 +12,7 @@ from grelmicro.errors import BackendNotOpenError
 
 __all__ = [
     "Thread",
+    "call_on",
     "loop_of",
     "noted_loop",
     "on_a_loop",
@@ -130,6 +131,30 @@ def run_here(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError(f"{coroutine!r} suspended, though its backend offers get_nowait")
 
 
+def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], T]) -> T:
+    """Call a function on the thread of `loop`, and wait in this thread for what it returns.
+
+    Raises:
+        RuntimeError: This is the thread of a running loop, and waiting would stop it.
+        BackendNotOpenError: The loop ended.
+    """
+    _refuse_on_a_loop()
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def answer() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except Exception as error:
+                future.set_exception(error)
+
+    try:
+        loop.call_soon_threadsafe(answer)
+    except RuntimeError:
+        raise BackendNotOpenError(_CLOSED) from None
+    return _result(future, loop)
+
+
 def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on `loop`, and wait in this thread for what comes of it.
 
@@ -137,18 +162,25 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -
         RuntimeError: This is the thread of a running loop, and waiting would stop it.
         BackendNotOpenError: The loop ended.
     """
-    if on_a_loop():
+    try:
+        _refuse_on_a_loop()
+    except RuntimeError:
         coroutine.close()
-        raise RuntimeError(
-            "a synchronous call would block the event loop of this thread: "
-            "use the async form here, or call from a worker thread (asyncio.to_thread)"
-        )
+        raise
     try:
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     except RuntimeError:
         coroutine.close()
         raise BackendNotOpenError(_CLOSED) from None
     return _result(future, loop)
+
+
+def _refuse_on_a_loop() -> None:
+    if on_a_loop():
+        raise RuntimeError(
+            "a synchronous call would block the event loop of this thread: "
+            "use the async form here, or call from a worker thread (asyncio.to_thread)"
+        )
 
 
 def _result(future: "concurrent.futures.Future[T]", loop: asyncio.AbstractEventLoop) -> T:

@@ -33,6 +33,11 @@ class SyncBackend(Protocol):
     # `duration` seconds, and nobody else could have taken it in between. It returns the new fencing
     # token; the same one when `to` holds the lease already; 0 when neither does. It saves a process
     # whose tasks take turns a round trip and a message each.
+    #
+    # Optional, for backends in this process: plain methods `acquire_nowait` and `release_nowait`,
+    # which do what `acquire` and `release` do. They are used while these two are the methods that
+    # `_shipped_acquire` and `_shipped_release` are as well, so that a subclass that changes one is
+    # honoured.
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease for `duration` seconds.

@@ -155,18 +155,17 @@ class Hold(LockHandle):
 
 
 class _Tokens:
-    """Names of holdings: a random part for each process, and a count."""
+    """What tokens are made of: a random part for each process, and a count."""
 
     def __init__(self) -> None:
-        self._next: Callable[[], int] = itertools.count().__next__
-        self._process = 0
-        self._prefix = ""
+        self.next: Callable[[], int] = itertools.count().__next__
+        self.process = 0
+        self.prefix = ""
 
-    def __call__(self) -> str:
-        if self._process != current.id:  # the first call, or a forked child's first
-            self._prefix = f"{os.urandom(12).hex()}-"
-            self._process = current.id
-        return f"{self._prefix}{self._next():x}"
+    def renew(self) -> None:
+        """Before the first token of this process, or of a forked child."""
+        self.prefix = f"{os.urandom(12).hex()}-"
+        self.process = current.id
 
 
 _tokens = _Tokens()
@@ -174,4 +173,7 @@ _tokens = _Tokens()
 
 def new_token(worker: str | None = None) -> str:
     """Make a token that no other holding has, in this process or in any other."""
-    return f"{worker}:{_tokens()}" if worker else _tokens()
+    if _tokens.process != current.id:
+        _tokens.renew()
+    token = f"{_tokens.prefix}{_tokens.next()}"
+    return f"{worker}:{token}" if worker else token

@@ -17,7 +17,7 @@ from grelmicro.sync._holds import Hold, new_token
 from grelmicro.sync._local import Local, local_of
 from grelmicro.sync._queues import Front, Place, Queues
 
-__all__ = ["Leasing"]
+__all__ = ["Leasing", "answers_at_once"]
 
 _LISTEN = 60.0
 """Seconds that a backend is listened to at most; a waiter looks by itself long before."""
@@ -94,6 +94,18 @@ class Leasing:
                 f"of {hold.duration:g} s lasts"
             )
         return hold
+
+    def take_nowait(self) -> Hold | None:
+        """Take the lease if that is a matter of a moment; None when `take` has to be awaited."""
+        backend = self.find()
+        if not answers_at_once(backend) or self.key in local_of(backend).queues.lines:
+            return None
+        token, sent_at = new_token(self._worker), monotonic()
+        number = backend.acquire_nowait(name=self.key, token=token, duration=self.duration)
+        if not number:
+            return None
+        hold = Hold(backend, self.key, token, number, self.duration, sent_at)
+        return hold if monotonic() < hold.deadline else None
 
     async def take(self, timeout: float | None = None) -> Hold:
         """Take the lease as soon as it is free, after those of this process who came before.
@@ -238,6 +250,20 @@ class Leasing:
         if not is_ours:
             raise self.lost(hold)
 
+    def give_back_nowait(self, hold: Hold) -> bool:
+        """Give a held lease back if that is a matter of a moment.
+
+        False when `give_back` has to be awaited: it asks a server, or has something to tell.
+        """
+        backend = hold.backend
+        if hold.renewing or not answers_at_once(backend):
+            return False
+        if not backend.release_nowait(name=self.key, token=hold.token):
+            return False
+        hold.given_back = True
+        local_of(backend).given_back(hold)
+        return not hold.is_lost
+
     async def _hand_over(self, hold: Hold, heir: Front, local: Local) -> bool:
         """Hand a lease over in one step; False when it had ended."""
         seconds = heir.leasing.duration
@@ -267,6 +293,12 @@ class Leasing:
     def not_owned(self) -> LockNotOwnedError:
         """The error of somebody who does not hold the lease."""
         return LockNotOwnedError(f"the lock {self.name!r} is not held by this task or thread")
+
+
+def answers_at_once(backend: Any) -> bool:
+    """Whether a backend has answers without being awaited, and nobody changed what gives them."""
+    is_own = backend.acquire == getattr(backend, "_shipped_acquire", None)
+    return bool(is_own and backend.release == backend._shipped_release)
 
 
 async def _first_of(

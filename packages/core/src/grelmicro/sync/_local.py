@@ -60,6 +60,13 @@ class Local:
         if self.queues.fronts and key in self.queues.fronts:
             self.queues.fronts[key].wake()
 
+    def given_back(self, hold: Hold) -> None:
+        """A lease was given back: it is renewed no more, and its next holder may be here."""
+        self._holds.pop(hold, None)
+        if self.queues.lines:
+            self.queues.given_back(hold)
+            self.freed(hold.key)
+
     def heir(self, hold: Hold) -> Front | None:
         """Who in this process may be handed over a lease, rather than that it is given back."""
         if not self.queues.lines:

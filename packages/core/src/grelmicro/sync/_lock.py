@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -96,28 +95,31 @@ class Lock:
         """The same lock for worker threads, each a holder of its own."""
         return ThreadLock(self)
 
-    def __aenter__(self) -> Awaitable[LockHandle]:
+    async def __aenter__(self) -> LockHandle:
         """Wait for the lock, and hold it for the block.
 
         Raises:
             LockReentrantError: This task holds it already.
             LockAcquireError: The backend failed.
         """
-        return self._enter(task_here())
+        holder = task_here()
+        return self._enter_nowait(holder) or await self._enter(holder)
 
-    def __aexit__(
+    async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> Awaitable[None]:
+    ) -> None:
         """Give the lock back.
 
         Raises:
             LockLostError: It was lost during the block; a note on the block's own error, if any.
             LockReleaseError: The backend failed.
         """
-        return self._leave(task_here(), exc)
+        holder = task_here()
+        if not self._leave_nowait(holder):
+            await self._leave(holder, exc)
 
     async def acquire(self, timeout: float | None = None) -> LockHandle:
         """Wait for the lock, for `timeout` seconds at most; it ends after `lease_duration`.
@@ -184,18 +186,37 @@ class Lock:
 
     # For holders of every sort: tasks, and threads.
 
+    def _enter_nowait(self, holder: Holder, block: Holder | None = None) -> Hold | None:
+        """As `_enter`, if that is a matter of a moment; else None, and nothing was done."""
+        if holder in self._holds:
+            self._check_reentrance(holder)
+        hold = self._leasing.take_nowait()
+        return None if hold is None else self._keep(holder, hold, block)
+
     async def _enter(self, holder: Holder, block: Holder | None = None) -> Hold:
         """Hold it for a block, as long as its task lives, or the block itself if it is given."""
         if holder in self._holds:
             self._check_reentrance(holder)
-        hold = self._holds[holder] = await self._leasing.take()
+        return self._keep(holder, await self._leasing.take(), block)
+
+    def _keep(self, holder: Holder, hold: Hold, block: Holder | None) -> Hold:
+        self._holds[holder] = hold
         if len(self._holds) > _FEW:
             self._forget_the_dead()
         if self._renew:
             hold.kept_by = block or holder
-            hold.until = monotonic() + self._max_hold
+            if self._max_hold is not math.inf:
+                hold.until = monotonic() + self._max_hold
             local_of(hold.backend).renew(hold)
         return hold
+
+    def _leave_nowait(self, holder: Holder) -> bool:
+        """As `_leave`, if that is a matter of a moment; False when that has still to be awaited."""
+        hold = self._holds.get(holder)
+        if hold is None or not self._leasing.give_back_nowait(hold):
+            return False
+        del self._holds[holder]
+        return True
 
     def _note(self, holder: Holder, hold: Hold) -> Hold:
         self._holds[holder] = hold

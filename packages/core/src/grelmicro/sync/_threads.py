@@ -5,9 +5,10 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from grelmicro._threads import Thread, loop_of, run_on, thread_here
+from grelmicro._threads import Thread, call_on, loop_of, run_on, thread_here
 from grelmicro.sync._checks import check_timeout
 from grelmicro.sync._holds import LockHandle
+from grelmicro.sync._leasing import answers_at_once
 
 if TYPE_CHECKING:
     from grelmicro.sync._lock import Lock
@@ -55,7 +56,7 @@ class ThreadLock:
 
     Each thread is a holder of its own; a `with` block may be left in another one. Every method
     makes one trip to the event loop that the backend was opened on, and waits here for what comes
-    of it.
+    of it; a second one where somebody else has a lock in memory.
 
     Raises:
         BackendNotOpenError: From every method: the backend was never opened, or is closed.
@@ -68,8 +69,11 @@ class ThreadLock:
 
     def __enter__(self) -> LockHandle:
         """Wait for the lock, and hold it for the block. Raises what `async with` raises."""
-        block = _Block(thread_here(), self)
-        hold = self._run(lambda holder: self._lock._enter(holder, block))
+        holder = thread_here()
+        block = _Block(holder, self)
+        hold = self._at_once(lambda: self._lock._enter_nowait(holder, block))
+        if hold is None:
+            hold = self._run(lambda _: self._lock._enter(holder, block))
         self._blocks.begin()
         return hold
 
@@ -81,7 +85,8 @@ class ThreadLock:
     ) -> None:
         """Give the lock back. Raises what leaving an `async with` raises."""
         holder = self._blocks.end()
-        self._run(lambda _: self._lock._leave(holder, exc))
+        if not self._at_once(lambda: self._lock._leave_nowait(holder)):
+            self._run(lambda _: self._lock._leave(holder, exc))
 
     def acquire(self, timeout: float | None = None) -> LockHandle:
         """Wait for the lock, for `timeout` seconds at most. Raises what `Lock.acquire` raises."""
@@ -107,6 +112,11 @@ class ThreadLock:
     def owned(self) -> bool:
         """Whether this thread holds the lock. Raises what `Lock.owned` raises."""
         return self._run(self._lock._owned)
+
+    def _at_once(self, call: Callable[[], T]) -> T | None:
+        """What a backend in this process answers in a moment; None for another."""
+        backend = self._lock.backend
+        return call_on(loop_of(backend), call) if answers_at_once(backend) else None
 
     def _run(self, call: Callable[[Thread], Coroutine[Any, Any, T]]) -> T:
         loop = loop_of(self._lock.backend)

@@ -51,7 +51,7 @@ class MemorySyncAdapter:
             await local_of(self).settle()
             self._loop = None
 
-    async def acquire(self, *, name: str, token: str, duration: float) -> int:
+    def acquire_nowait(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease; its fencing token, 0 when somebody else holds it."""
         now = monotonic()
         with self._lock:
@@ -67,7 +67,7 @@ class MemorySyncAdapter:
             self._leases[name] = token, number, now + duration
         return number
 
-    async def release(self, *, name: str, token: str) -> bool:
+    def release_nowait(self, *, name: str, token: str) -> bool:
         """Give the lease back; False when `token` does not hold it."""
         with self._lock:
             held = self._leases.get(name)
@@ -75,6 +75,16 @@ class MemorySyncAdapter:
                 return False
             del self._leases[name]
         return True
+
+    async def acquire(self, *, name: str, token: str, duration: float) -> int:
+        """Take or extend the lease; its fencing token, 0 when somebody else holds it."""
+        return self.acquire_nowait(name=name, token=token, duration=duration)
+
+    async def release(self, *, name: str, token: str) -> bool:
+        """Give the lease back; False when `token` does not hold it."""
+        return self.release_nowait(name=name, token=token)
+
+    _shipped_acquire, _shipped_release = acquire, release
 
     async def locked(self, *, name: str) -> bool:
         """Whether anybody holds the lease."""
