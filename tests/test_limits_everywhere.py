@@ -169,7 +169,7 @@ async def greedy(place: Place) -> tuple[Taken, float]:
     taken: Taken = {}
     for output, _ in outputs:
         for name, times in json.loads(output).items():
-            taken.setdefault(name, []).extend(map(tuple, times))
+            taken.setdefault(name, []).extend((first, second) for first, second in times)
     return {name: sorted(times) for name, times in taken.items()}, start
 
 

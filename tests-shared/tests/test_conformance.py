@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from grelmicro.providers.memory import MemoryProvider
 from grelmicro.providers.redis import RedisProvider
-from grelmicro.testing.conformance import Clause, Subject, clauses
+from grelmicro.testing.conformance import Capability, Clause, Subject, clauses
 from grelmicro.testing.servers import redis_cluster, redis_sentinel
 
 MEMORY = Subject("memory", MemoryProvider, options=lambda kind, space: {})
@@ -50,10 +50,15 @@ def sentinel_url() -> Iterator[str]:
         yield sentinel.url
 
 
-NOWHERE_ELSE = {"cache.get_nowait.agrees", "cache.get_nowait.never_suspends"}
+BEYOND = {
+    each.id for each in clauses() if {*each.needs} & {Capability.FAULTS, Capability.PROCESSES}
+}
+"""What `scripts/conform` holds the same servers to."""
+
+NOWHERE_ELSE = BEYOND | {"cache.get_nowait.agrees", "cache.get_nowait.never_suspends"}
 ON_A_SERVER = {"sync.wait.wakes", "sync.wait.ends", "sync.hand_over.gives"}
 NOT_OFFERED = {
-    "memory": {"provider.url.masked"} | ON_A_SERVER,
+    "memory": {"provider.url.masked"} | ON_A_SERVER | BEYOND,
     "redis": NOWHERE_ELSE,
     "redis-client": NOWHERE_ELSE,
     "redis-borrowed": NOWHERE_ELSE | {"provider.url.masked"},

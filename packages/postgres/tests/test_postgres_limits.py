@@ -10,7 +10,6 @@ import asyncpg
 import pytest
 
 from grelmicro import Grelmicro
-from grelmicro.providers import _postgres_sweeps as sweeps
 from grelmicro.providers.postgres import PostgresProvider
 from grelmicro.resilience import (
     RateLimit,
@@ -120,9 +119,7 @@ async def test_the_schema_can_be_made_by_hand(
     assert [bool(await limiter.acquire(key="k")) for _ in range(2)] == [True, False]
     kind = f"SELECT relpersistence FROM pg_class WHERE oid = '{table}'::regclass"
     assert await other.fetchval(kind) == b"p"
-    assert hourly(1, provider.ratelimiter()).backend._statements.schema.startswith(  # type: ignore[attr-defined]
-        "CREATE UNLOGGED TABLE"
-    )
+    assert provider.ratelimiter().schema.startswith("CREATE UNLOGGED TABLE")
 
 
 # Decisions.
@@ -217,9 +214,8 @@ async def test_idle_rows_are_removed_by_those_who_ask(
     backend: PostgresRateLimiterAdapter,
     postgres_schema: str,
     other: Any,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sweeps, "_SECONDS", 0.0)
+    backend._sweeper._seconds = 0.0
     table = f"{postgres_schema}.limits"
     limiter = RateLimiter.token_bucket("quick", capacity=5, refill_rate=1000, backend=backend)
     keys = [f"k{number}" for number in range(2500)]

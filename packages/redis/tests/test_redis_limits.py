@@ -69,7 +69,7 @@ async def test_a_decision_is_one_round_trip(
         after = calls(own_other)
     more = {name: after[name] - before.get(name, 0) for name in after if name != "info"}
     assert {name: count for name, count in more.items() if count} == {
-        **dict.fromkeys(("evalsha", "time", "get", "set"), 74)
+        **dict.fromkeys(("evalsha", "time", "get", "psetex"), 74)
     }
 
 

@@ -1,15 +1,25 @@
-"""The command line: `python -m grelmicro providers`, `check [URL]` and `ddl NAME`."""
+"""The command line: `python -m grelmicro providers`, `check [URL]`, `ddl NAME`, and more.
+
+Other distributions add commands by the entry point `grelmicro.commands`: a function that takes the
+arguments after its name and returns the exit status.
+"""
 
 import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from grelmicro.errors import GrelmicroError
 from grelmicro.providers import Provider, autodiscover, available, from_url, load
 from grelmicro.providers._provider import supported_kinds
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 __all__ = ["main"]
+
+_DESCRIPTION = "What is installed, whether it works, and what it needs."
 
 _PATIENCE = 30.0
 """Seconds after which a check is given up, whatever the provider's own timeouts."""
@@ -17,7 +27,11 @@ _PATIENCE = 30.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status says whether it went well."""
-    parser = argparse.ArgumentParser(prog="python -m grelmicro", description=__doc__)
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    others = _others()
+    if given[:1] and given[0] in others:
+        return others[given[0]].load()(given[1:])  # type: ignore[no-any-return]  # as it promises
+    parser = argparse.ArgumentParser(prog="python -m grelmicro", description=_DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     providers = commands.add_parser("providers", help="what is installed, and what each serves")
     providers.set_defaults(run=lambda _: _providers())
@@ -27,9 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ddl = commands.add_parser("ddl", help="the statements that make a backend's tables")
     ddl.add_argument("name", help="of a provider, such as postgres")
     ddl.set_defaults(run=lambda options: _ddl(options.name))
-    options = parser.parse_args(arguments)
+    for name in others:
+        commands.add_parser(
+            name, help=f"of {_distribution(others[name])}: it has a --help of its own"
+        )
+    options = parser.parse_args(given)
     status: int = options.run(options)
     return status
+
+
+def _others() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points
+
+    return {each.name: each for each in sorted(entry_points(group="grelmicro.commands"))}
+
+
+def _distribution(entry_point: "EntryPoint") -> str:
+    return entry_point.dist.name if entry_point.dist else "another distribution"
 
 
 def _providers() -> int:

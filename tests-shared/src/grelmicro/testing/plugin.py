@@ -1,4 +1,4 @@
-"""Pytest fixtures: `redis_url own_redis postgres_url own_postgres fault_proxy` and more.
+"""Pytest fixtures: `micro virtual_clock redis_url postgres_url fault_proxy` and more.
 
 Every pytest run with grelmicro-testing loads this module, so all else loads on first use.
 """
@@ -11,11 +11,105 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from grelmicro import Grelmicro
+    from grelmicro.testing._application import VirtualClock
+    from grelmicro.testing.conformance._pytest import Kit, Openings
     from grelmicro.testing.proxy import FaultProxy
     from grelmicro.testing.servers import PostgresServer, RedisCluster, RedisSentinel, RedisServer
 
 Given = TypeVar("Given")
+
+KIT: pytest.StashKey[Kit] = pytest.StashKey()
+"""The run of all clauses, where that was asked for."""
+
+_PACKAGE = "grelmicro.testing.conformance"
+_FOLDER = ("grelmicro", "testing", "conformance")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what reports are asked for by."""
+    group = parser.getgroup("conformance", "promises of grelmicro's backends")
+    group.addoption(
+        "--conformance-report", metavar="FILE", help="write what came of each promise, as JSON"
+    )
+    group.addoption("--conformance-badge", metavar="FILE", help="write an endpoint for shields.io")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
+    """Add the options of the kit's own run; elsewhere their names are free for others."""
+    if not any(_PACKAGE in each or "/".join(_FOLDER) in each for each in args):
+        return
+    group = parser.getgroup("conformance")
+    group.addoption(
+        "--provider",
+        action="append",
+        metavar="NAME",
+        help="a provider's name, or a URL; may be given again; by default all that are installed",
+    )
+    group.addoption("--level", metavar="VERSION", help="the contract's version to hold it to")
+    group.addoption(
+        "--require", action="store_true", help="a server that is not there is a failure"
+    )
+    group.addoption("--conformance-fast", action="store_true", help="leave slow promises out")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin the kit's run, and gather what comes of promises where anybody wants to know."""
+    is_kit = hasattr(config.option, "conformance_fast")
+    if is_kit or config.option.conformance_report or config.option.conformance_badge:
+        from grelmicro.testing.conformance._pytest import Kit, Reporter
+
+        if is_kit:
+            config.stash[KIT] = Kit(config)
+        config.pluginmanager.register(Reporter(config, is_kit=is_kit))
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Find what the kit is to test."""
+    if KIT in session.config.stash:
+        session.config.stash[KIT].prepare()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what the kit has started."""
+    if KIT in config.stash:
+        config.stash[KIT].close()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the kit's own tests alone where others are run."""
+    is_own = collection_path.name == "test_promises.py" and collection_path.parts[-4:-1] == _FOLDER
+    return True if is_own and KIT not in config.stash else None
+
+
+@pytest.fixture(scope="session")
+def conformance_openings(pytestconfig: pytest.Config) -> Openings:
+    """Which backends under test open, and which do not."""
+    from grelmicro.testing.conformance._pytest import Openings
+
+    return Openings(required=getattr(pytestconfig.option, "require", False))
+
+
+@pytest.fixture
+def micro() -> Iterator[Grelmicro]:
+    """An app on memory, opened: the one that primitives without a `backend` find."""
+    from grelmicro.testing._application import app_on_memory
+
+    with app_on_memory() as app:
+        yield app
+
+
+@pytest.fixture
+def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
+    """The clock of the backends in memory; ask for it before those are made."""
+    from grelmicro.testing._application import VirtualClock
+
+    clock = VirtualClock()
+    clock.take_over(monkeypatch)
+    return clock
 
 
 @pytest.fixture(scope="session")

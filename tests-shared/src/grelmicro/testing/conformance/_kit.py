@@ -6,20 +6,31 @@ import importlib
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from dataclasses import dataclass
+from secrets import token_hex
+from time import monotonic
 from typing import Any
 
-from grelmicro.testing.conformance._subject import Capability, Subject
+from grelmicro.testing.conformance._subject import Capability, Subject, turn
 
-__all__ = ["BrokenPromiseError", "Clause", "clause", "clauses", "promise", "same"]
+__all__ = [
+    "BrokenPromiseError",
+    "Clause",
+    "clause",
+    "clauses",
+    "later",
+    "now",
+    "promise",
+    "run_bounded",
+    "same",
+    "version_of",
+]
 
 _MODULES = (
     "provider",
-    "cache",
-    "cache_options",
-    "cache_life",
-    "sync",
-    "sync_life",
+    *("cache", "cache_options", "cache_life", "cache_together"),
+    *("sync", "sync_life", "sync_together"),
     "circuitbreaker",
 )
 
@@ -29,6 +40,17 @@ _GRACE = 2.0
 Function = Callable[[Any], Coroutine[Any, Any, None]]
 
 _registry: dict[str, "Clause"] = {}
+
+
+class _Clock:
+    """The time of a subject: the real one, and what it was advanced by."""
+
+    def __init__(self, advance: Callable[[float], None] | None = None) -> None:
+        self.advance = advance
+        self.ahead = 0.0
+
+
+_clock: ContextVar[_Clock] = ContextVar("clock", default=_Clock())  # noqa: B039  # never changed
 
 
 class BrokenPromiseError(AssertionError):
@@ -46,6 +68,7 @@ class Clause:
         since: The first version of the contract that has it.
         seconds: The deadline.
         closed: Whether the function takes the subject itself, to open it as it likes.
+        slow: Whether it takes a second or more; a fast run leaves it out.
     """
 
     id: str
@@ -54,6 +77,7 @@ class Clause:
     since: str = "1.0"
     seconds: float = 20.0
     closed: bool = False
+    slow: bool = False
 
     @property
     def kind(self) -> str:
@@ -67,8 +91,11 @@ class Clause:
 
     def offered_by(self, subject: Subject) -> bool:
         """Whether the subject makes this promise; no I/O."""
-        return subject.supports(self.kind) and all(
-            subject.offers(self.kind, capability) for capability in self.needs
+        is_due = version_of(self.since) <= version_of(subject.level)
+        return (
+            is_due
+            and subject.supports(self.kind)
+            and all(subject.offers(self.kind, capability) for capability in self.needs)
         )
 
     def check(self, subject: Subject) -> None:
@@ -79,12 +106,14 @@ class Clause:
             Exception: Whatever the backend raised.
         """
         try:
-            _run(lambda: self._run(subject), self.seconds)
+            run_bounded(lambda: self._run(subject), self.seconds)
         except Exception as error:
             error.add_note(f"{subject.name} breaks {self.id}: {self.text}")
             raise
 
     async def _run(self, subject: Subject) -> None:
+        _clock.set(_Clock(subject.advance))
+        turn.set(f"_{token_hex(4)}")
         if self.closed:
             await self.function(subject)
         else:
@@ -99,11 +128,12 @@ def clause(
     since: str = "1.0",
     seconds: float = 20.0,
     closed: bool = False,
+    slow: bool = False,
 ) -> Callable[[Function], Clause]:
     """Make a clause of a coroutine function; see `Clause` for the arguments."""
 
     def register(function: Function) -> Clause:
-        made = Clause(name, function, needs, since, seconds, closed)
+        made = Clause(name, function, needs, since, seconds, closed, slow)
         if name in _registry or not made.text:
             raise ValueError(f"{name}: a clause has a name of its own and a docstring")
         _registry[name] = made
@@ -117,6 +147,31 @@ def clauses(kind: str | None = None) -> tuple[Clause, ...]:
     for module in _MODULES:
         importlib.import_module(f"{__package__}.{module}")
     return tuple(each for each in _registry.values() if kind in (None, each.kind))
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """A version of the contract, to be compared.
+
+    Raises:
+        ValueError: It is not made of numbers with dots between.
+    """
+    return tuple(map(int, text.split(".")))
+
+
+async def later(seconds: float) -> None:
+    """Let the time of the backend pass."""
+    clock = _clock.get()
+    if clock.advance is None:
+        await asyncio.sleep(seconds)
+    else:
+        clock.advance(seconds)
+        clock.ahead += seconds
+        await asyncio.sleep(0)
+
+
+def now() -> float:
+    """The monotonic time in seconds, as the backend sees it."""
+    return monotonic() + _clock.get().ahead
 
 
 def promise(kept: object, otherwise: str) -> None:
@@ -144,8 +199,13 @@ def _shown(value: object, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
-def _run(make: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
-    """Run a coroutine in a thread of its own: a backend that cannot be stopped is left there."""
+def run_bounded(make: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
+    """Run a coroutine in a thread of its own: a backend that cannot be stopped is left there.
+
+    Raises:
+        BrokenPromiseError: Nothing came of it in time.
+        Exception: Whatever it raised.
+    """
     outcome: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def body() -> None:

@@ -1,10 +1,9 @@
 """What every cache backend promises: one entry, many keys, time, deletion."""
 
 import asyncio
-from time import monotonic
 
 from grelmicro.cache import CacheBackend
-from grelmicro.testing.conformance._kit import clause, promise, same
+from grelmicro.testing.conformance._kit import clause, later, now, promise, same
 from grelmicro.testing.conformance._subject import Capability, Subject
 
 __all__ = ["HARD_KEYS", "LONG", "PATIENCE", "SHORT", "lives_on", "wait_until_gone"]
@@ -38,18 +37,18 @@ async def wait_until_gone(cache: CacheBackend, key: str, seconds: float) -> floa
         BrokenPromiseError: It is still there `seconds` from now. Only the time before a lookup
             counts, so that a slow machine does not make a backend look late.
     """
-    started = monotonic()
-    while (asked := monotonic()) - started <= seconds:
+    started = now()
+    while (asked := now()) - started <= seconds:
         if await cache.get(key=key) is None:
-            return monotonic()
-        await asyncio.sleep(0.01)
+            return now()
+        await later(0.01)
     promise(await cache.get(key=key) is None, f"an entry is there {asked - started:.2f} s later")
-    return monotonic()
+    return now()
 
 
 async def lives_on(cache: CacheBackend, key: str, value: bytes) -> None:
     """See that an entry outlives SHORT."""
-    await asyncio.sleep(SHORT * 2)
+    await later(SHORT * 2)
     same(await cache.get(key=key), value, "an entry whose time is not over")
 
 
@@ -126,7 +125,7 @@ async def set_expires(cache: CacheBackend) -> None:
     A cache that never forgets serves what was true once. The unit is the second; have the store
     count, by a clock that nobody sets.
     """
-    before = monotonic()
+    before = now()
     await cache.set(key="k", value=b"v", ttl=SHORT)
     lived = await wait_until_gone(cache, "k", PATIENCE) - before
     promise(lived > SHORT * 0.9, f"an entry for {SHORT} s was gone after {lived:.3f} s")

@@ -1,11 +1,9 @@
 """What a cache backend promises where it offers more than the contract asks for."""
 
-import asyncio
 from collections.abc import Coroutine
-from time import monotonic
 from typing import Any
 
-from grelmicro.testing.conformance._kit import clause, promise, same
+from grelmicro.testing.conformance._kit import clause, later, now, promise, same
 from grelmicro.testing.conformance._subject import Capability
 from grelmicro.testing.conformance.cache import (
     HARD_KEYS,
@@ -99,13 +97,13 @@ async def touch_prolongs(cache: Any) -> None:
     """
     ttl, touched = SHORT, False
     while not touched and ttl < 10:
-        before = monotonic()
+        before = now()
         await cache.set(key="k", value=b"v", ttl=ttl)
         touched = await cache.touch(key="k", ttl=LONG)
-        promise(touched or monotonic() - before > ttl, "touch of an entry that is there is False")
+        promise(touched or now() - before > ttl, "touch of an entry that is there is False")
         ttl *= 4  # only where the machine was too slow to touch it in time
     same(touched, True, "touch of an entry that is there")
-    await asyncio.sleep(ttl / 2)
+    await later(ttl / 2)
     same(await cache.get(key="k"), b"v", "an entry whose time was prolonged")
     await cache.touch(key="k", ttl=SHORT)
     await wait_until_gone(cache, "k", PATIENCE)
@@ -198,7 +196,7 @@ async def get_nowait_agrees(cache: Any) -> None:
         await cache.set(key="k", value=value, ttl=LONG)
         same(cache.get_nowait(key="k"), value, "the value that was set last")
     await cache.set(key="k", value=b"v", ttl=SHORT)
-    await asyncio.sleep(SHORT * 2)
+    await later(SHORT * 2)
     same(cache.get_nowait(key="k"), None, "an expired entry")
     await cache.set(key="k", value=b"v", ttl=LONG)
     await cache.delete(key="k")

@@ -1,11 +1,10 @@
 """What every synchronization backend promises: leases, their numbers, their holders."""
 
 import asyncio
-from time import monotonic
 from typing import Any
 
 from grelmicro.sync import SyncBackend
-from grelmicro.testing.conformance._kit import clause, promise, same
+from grelmicro.testing.conformance._kit import clause, later, now, promise, same
 from grelmicro.testing.conformance._subject import Capability
 from grelmicro.testing.conformance.cache import HARD_KEYS, LONG, PATIENCE, SHORT
 
@@ -38,11 +37,11 @@ async def until_free(locks: SyncBackend, name: str, seconds: float = PATIENCE) -
     Raises:
         BrokenPromiseError: It lasts longer than `seconds`.
     """
-    started = monotonic()
-    while (asked := monotonic()) - started <= seconds:
+    started = now()
+    while (asked := now()) - started <= seconds:
         if not await locks.locked(name=name):
             return
-        await asyncio.sleep(0.01)
+        await later(0.01)
     promise(False, f"a lease lasts {asked - started:.2f} s after it should have ended")
 
 
@@ -88,7 +87,7 @@ async def acquire_again_extends(locks: SyncBackend) -> None:
     found = await locks.acquire(name="lock:a", token="t", duration=LONG)
     if found != number:  # a slow machine: the first lease ended before it was extended
         number = found
-    await asyncio.sleep(SHORT * 2)
+    await later(SHORT * 2)
     same(await locks.owned(name="lock:a", token="t"), True, "a lease that was extended lasts")
     again = await locks.acquire(name="lock:a", token="t", duration=LONG)
     same(again, number, "the number of the same holder")
@@ -119,7 +118,7 @@ async def acquire_lasts(locks: SyncBackend) -> None:
     """
     for name, duration in (("lock:a", 1.5), ("lock:b", LONG), ("lock:c", 3.2e8)):
         await taken(locks, name, "t", duration)
-    await asyncio.sleep(SHORT * 4)
+    await later(SHORT * 4)
     for name in ("lock:a", "lock:b", "lock:c"):
         same(await locks.owned(name=name, token="t"), True, "a lease whose time is not over")
 
@@ -280,7 +279,7 @@ async def hand_over_gives(locks: Any) -> None:
         given = await hand_over(name="lock:a", token="one", to="two", duration=LONG)
     promise(type(given) is int and given > number, f"a higher number than {number}, not {given}")
     same(await locks.owned(name="lock:a", token="one"), False, "owned by the old holder")
-    await asyncio.sleep(SHORT * 2)
+    await later(SHORT * 2)
     same(await locks.owned(name="lock:a", token="two"), True, "owned by the new holder")
     again = await hand_over(name="lock:a", token="one", to="two", duration=LONG)
     same(again, given, "handed over once more: a reply was lost")
