@@ -115,7 +115,7 @@ async def test_a_success_after_an_error_ends_the_row_for_all(those: Replicas) ->
         await until(lambda: one.metrics().errors_in_a_row + two.metrics().errors_in_a_row > 2)
         await succeed(one)
         await succeed(two)
-        await until(lambda: not (one.backend._fleet._pushers or two.backend._fleet._pushers))
+        await until(lambda: not (fleet_of(one)._pushers or fleet_of(two)._pushers))
     assert (one.state, two.state) == (CLOSED, CLOSED)
 
 
@@ -138,17 +138,22 @@ async def test_successes_of_others_count_in_rates(those: Replicas) -> None:
     await listening([one, two])
     for _ in range(19):
         await succeed(two)
-    await until(lambda: not two.backend._fleet._circuits[self_key(two)].is_news)
+    await until(lambda: not fleet_of(two)._circuits[key_of(two)].is_news)
     for _ in range(18):
         await fail(one)
-    await until(lambda: not one.backend._fleet._circuits[self_key(one)].is_news)
-    await until(lambda: not one.backend._fleet._pushers)
+    await until(lambda: not fleet_of(one)._circuits[key_of(one)].is_news)
+    await until(lambda: not fleet_of(one)._pushers)
     assert (one.state, two.state) == (CLOSED, CLOSED)
     await fail(one)
     await all_are([one, two], OPEN)
 
 
-def self_key(each: CircuitBreaker) -> tuple[str, Any]:
+def fleet_of(each: CircuitBreaker) -> Any:
+    backend: Any = each.backend
+    return backend._fleet
+
+
+def key_of(each: CircuitBreaker) -> tuple[str, Any]:
     return each.name, each.config
 
 
@@ -365,9 +370,9 @@ async def test_replicas_that_hear_nothing_look(
     await listening([one, two])
     for each in (one, two):
         monkeypatch.setattr(each.backend, "listen", lambda names: False)
-        monkeypatch.setattr(each.backend._fleet, "heard", lambda name, record: None)
-        each.backend._fleet.wake()
-    await until(lambda: not two.backend._fleet._hears)
+        monkeypatch.setattr(fleet_of(each), "heard", lambda name, record: None)
+        fleet_of(each).wake()
+    await until(lambda: not fleet_of(two)._hears)
     await fail(one)
     assert await all_are([one, two], OPEN) < 2
 
@@ -385,7 +390,7 @@ async def test_successful_calls_ask_nobody(
     for _ in range(100):
         await succeed(each)
     await asyncio.sleep(0.05)
-    assert not each.backend._fleet.is_away
+    assert not fleet_of(each).is_away
     assert each.metrics().successes == 100
 
 
@@ -401,13 +406,13 @@ async def test_while_the_server_is_gone_each_goes_by_itself_and_says_so_once(
     await listening([one, two])
     own_fleet.server.kill()
     await fail(one)
-    await until(lambda: one.backend._fleet.is_away, 10)
+    await until(lambda: fleet_of(one).is_away, 10)
     await fail(one)
     assert (one.state, two.state) == (OPEN, CLOSED)
     with pytest.raises(CircuitBreakerError):
         await succeed(one)
     await succeed(two)
-    await until(lambda: two.backend._fleet.is_away, 10)
+    await until(lambda: fleet_of(two).is_away, 10)
     own_fleet.server.restart()
     await until(lambda: two.state is OPEN, 15)
     said = [each.message for each in caplog.records if each.name == "grelmicro.resilience"]
@@ -421,7 +426,7 @@ async def test_permits_are_granted_here_while_the_server_is_gone(own_fleet: Flee
     await listening([each])
     own_fleet.server.kill()
     await fail(each)
-    await until(lambda: each.backend._fleet.is_away, 10)
+    await until(lambda: fleet_of(each).is_away, 10)
     await asyncio.sleep(0.15)
     async with each:
         with pytest.raises(CircuitBreakerError):
@@ -434,7 +439,7 @@ async def test_permits_are_granted_here_while_the_server_is_gone(own_fleet: Flee
         await push
     own_fleet.server.restart()
     late = await those.replica(reset_timeout=0.1, success_threshold=1, error_threshold=1)
-    await until(lambda: not each.backend._fleet.is_away and not each.backend._fleet._pushers, 10)
+    await until(lambda: not fleet_of(each).is_away and not fleet_of(each)._pushers, 10)
     await late.transition_to_forced_open()
     await all_are([each], FORCED_OPEN)
 

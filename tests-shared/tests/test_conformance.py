@@ -112,7 +112,7 @@ def test_a_clause_says_what_why_and_how_to_mend_it(clause: Clause) -> None:
     promise, _, advice = clause.text.partition("\n\n")
     assert promise.endswith(".")
     assert advice.count(".") >= 2
-    assert clause.id.startswith(("cache.", "provider.", "sync."))
+    assert clause.id.startswith(("cache.", "circuitbreaker.", "provider.", "sync."))
     assert clause.since == "1.0"
     assert inspect.iscoroutinefunction(clause.function)
 
@@ -135,7 +135,7 @@ async def test_a_clause_runs_where_a_loop_runs_already() -> None:
 
 
 def test_kinds_are_told_apart() -> None:
-    assert {each.kind for each in clauses()} == {"cache", "provider", "sync"}
-    kinds = ("provider", "cache", "sync")
+    assert {each.kind for each in clauses()} == {"cache", "circuitbreaker", "provider", "sync"}
+    kinds = ("provider", "cache", "sync", "circuitbreaker")
     assert [each for kind in kinds for each in clauses(kind)] == [*clauses()]
     assert clauses("breaker") == ()

@@ -36,9 +36,10 @@ class Calls(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(_circuit, "monotonic", lambda: self.now)
         self.runner = asyncio.Runner()
+        usual: dict[str, Any] = {"success_threshold": 2}
         self.breaker = CircuitBreaker(
             "b",
-            **{"success_threshold": 2} | chosen,
+            **usual | chosen,
             reset_timeout=10,
             ignore_exceptions=KeyError,
             backend=MemoryCircuitBreakerAdapter(),

@@ -48,7 +48,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def breaker(**settings: Any) -> CircuitBreaker:
-    return CircuitBreaker("b", **{"backend": MemoryCircuitBreakerAdapter()} | settings)
+    usual: dict[str, Any] = {"backend": MemoryCircuitBreakerAdapter()}
+    return CircuitBreaker("b", **usual | settings)
 
 
 async def succeed(each: CircuitBreaker) -> None:
@@ -457,8 +458,9 @@ async def test_only_rates_count_where_there_are_rates() -> None:
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_used_are_named(settings: dict[str, Any], field: str) -> None:
+    usual: dict[str, Any] = {"name": "b"}
     with pytest.raises(ResilienceSettingsValidationError, match=f"^{field}: ") as at:
-        CircuitBreaker(**{"name": "b"} | settings)
+        CircuitBreaker(**usual | settings)
     assert isinstance(at.value, ValueError)
 
 

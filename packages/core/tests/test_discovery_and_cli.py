@@ -143,9 +143,9 @@ def test_a_backend_that_is_not_open_is_what_seeds_and_contract_say() -> None:
 def test_the_command_line_lists_and_checks() -> None:
     listed = run("-m", "grelmicro", "providers")
     assert listed.stdout.splitlines() == [
-        "memory    cache, sync",
-        "postgres  cache, sync",
-        "redis     cache, sync",
+        "memory    cache, sync, ratelimiter, circuitbreaker",
+        "postgres  cache, sync, ratelimiter, circuitbreaker",
+        "redis     cache, sync, ratelimiter, circuitbreaker",
     ]
     checked = run("-m", "grelmicro", "check")
     assert (checked.returncode, "memory://" in checked.stdout) == (0, True)

@@ -76,7 +76,7 @@ def test_defaults() -> None:
     user = getpass.getuser()
     assert options(provider) == {"host": "x", "port": 5432, "user": user, "database": user}
     assert provider.env_prefix == "POSTGRES_"
-    assert provider.supports == ("cache", "sync", "ratelimiter")
+    assert provider.supports == ("cache", "sync", "ratelimiter", "circuitbreaker")
     assert options(PostgresProvider("postgresql://u@x"))["database"] == "u"
 
 

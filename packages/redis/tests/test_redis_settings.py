@@ -64,7 +64,7 @@ def test_defaults() -> None:
     provider = RedisProvider(host="x")
     assert options(provider) == {"host": "x", "port": 6379, "db": 0}
     assert provider.env_prefix == "REDIS_"
-    assert provider.supports == ("cache", "sync", "ratelimiter")
+    assert provider.supports == ("cache", "sync", "ratelimiter", "circuitbreaker")
 
 
 @pytest.mark.parametrize(

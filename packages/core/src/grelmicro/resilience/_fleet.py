@@ -69,6 +69,7 @@ class Fleet:
         self._keeper: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._hears = False
+        self._closing = False
 
     def circuit(self, name: str, config: CircuitBreakerConfig) -> SharedCircuit:
         """The circuit of a name and settings."""
@@ -169,7 +170,7 @@ class Fleet:
         self._keep_alive()
 
     def _keep_alive(self) -> None:
-        if self._keeper is None or self._keeper.done():
+        if not self._closing and (self._keeper is None or self._keeper.done()):
             assert self._loop is not None
             self._keeper = self._loop.create_task(self._keep())
 
@@ -229,13 +230,17 @@ class Fleet:
         if self._loop is not asyncio.get_running_loop():
             return
         keeper, self._keeper = self._keeper, None
-        await _ended([keeper] if keeper else [])
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        if self._pushers:
-            await asyncio.wait([*self._pushers.values()], timeout=_SETTLE)
-        await _ended([*self._pushers.values()])
+        self._closing = True
+        try:
+            await _ended([keeper] if keeper else [])
+            if self._pushers:
+                await asyncio.wait([*self._pushers.values()], timeout=_SETTLE)
+            await _ended([*self._pushers.values()])
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+            self._closing = False
 
 
 async def _at_most(seconds: float, awaited: Awaitable[object]) -> None:

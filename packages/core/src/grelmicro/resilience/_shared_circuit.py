@@ -253,7 +253,7 @@ class SharedCircuit(Circuit):
         self._version = record.version
         if record.state is not self._state or (is_new and not is_first):
             self._take_over(record)
-        if is_answer or self._sent is None:
+        if is_answer or is_new:  # what was said of a version may be older than the latest answer
             self._count(record)
 
     def _take_over(self, record: Record) -> None:

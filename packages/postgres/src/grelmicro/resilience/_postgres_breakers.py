@@ -33,8 +33,8 @@ class PostgresCircuitBreakerAdapter(ProviderAdapter[PostgresProvider]):
     the background:
 
     - An error at once, together with those that happen meanwhile. A success only when it follows an
-      error that this process knows of: it ends the fleet's row of errors. So errors of several
-      replicas add up as long as none of these replicas has a success in between.
+      error of this process: it ends the fleet's row of errors. So errors of several replicas add up
+      as long as none of these replicas has a success in between.
     - Where rates count, what calls became, a quarter of a second after the first of them. The
       fleet's window is made of ten parts: of so many calls each, or of so much time. The breaker
       opens when the rate of the process, or of the fleet, is too high.

@@ -32,6 +32,7 @@ _MODULES = (
     *("cache", "cache_options", "cache_life", "cache_together"),
     *("sync", "sync_life", "sync_together"),
     *("ratelimiter", "ratelimiter_life"),
+    "circuitbreaker",
 )
 
 _GRACE = 2.0

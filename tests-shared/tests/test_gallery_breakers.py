@@ -1,0 +1,141 @@
+"""Backends of circuit breakers that are broken on purpose: each clause finds one of them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import pytest
+
+from grelmicro.providers import Provider
+from grelmicro.resilience import Circuit, CircuitBreakerConfig, CircuitBreakerState
+from grelmicro.resilience._circuit import Admission, Period, Probe
+from grelmicro.resilience.memory import MemoryCircuitBreakerAdapter
+from grelmicro.testing.conformance import Clause, Subject, clauses
+
+BROKEN: dict[str, type[Circuit] | type[MemoryCircuitBreakerAdapter]] = {}
+
+
+def breaks(*found_by: str) -> Callable[[Any], Any]:
+    """Register a broken circuit, or backend, for the clauses that find it."""
+
+    def register(broken: Any) -> Any:
+        BROKEN.update(dict.fromkeys(found_by, broken))
+        return broken
+
+    return register
+
+
+def subject(broken: type[Circuit] | type[MemoryCircuitBreakerAdapter]) -> Subject:
+    class Adapter(MemoryCircuitBreakerAdapter):
+        def circuit(self, *, name: str, config: CircuitBreakerConfig) -> Circuit:
+            make: Any = broken
+            known: Circuit | None = self._circuits.get((name, config))
+            return known or self._circuits.setdefault((name, config), make(name, config))
+
+    class BreakerProvider(Provider):
+        adapter: ClassVar[Any] = Adapter if issubclass(broken, Circuit) else broken
+
+        def breaker(self, **_: Any) -> Any:
+            return self.adapter()
+
+    return Subject(broken.__name__, BreakerProvider)
+
+
+@breaks("errors.open")
+class CountsForEachBreaker(MemoryCircuitBreakerAdapter):
+    def circuit(self, *, name: str, config: CircuitBreakerConfig) -> Circuit:
+        return Circuit(name, config)
+
+
+@breaks("errors.in_a_row")
+class AddsUpAllErrors(Circuit):
+    def _call_ended(self, error: Exception | None, slow: int) -> None:
+        before = self._errors
+        super()._call_ended(error, slow)
+        if error is None:
+            self._errors = before
+
+
+@breaks("rates.open")
+class NeedsNoCalls(Circuit):
+    def __init__(self, name: str, config: CircuitBreakerConfig) -> None:
+        super().__init__(name, config)
+        if self._window is not None:
+            self._window._fewest = 1
+
+
+@breaks("half_open.exact", "threads.run")
+class LetsAnybodyThrough(Circuit):
+    def _has_room(self) -> bool:
+        return True
+
+
+@breaks("half_open.decides")
+class ClosesAfterOne(Circuit):
+    def _probe_ended(self, probe: Probe, error: Exception | None, slow: int) -> None:
+        self._successes += error is None
+        super()._probe_ended(probe, error, slow)
+
+
+@breaks("half_open.comes")
+class NeverComesBack(Circuit):
+    def _is_over(self) -> bool:
+        return False
+
+
+@breaks("cancel.is_nothing")
+class KeepsPermitsOfTheCancelled(Circuit):
+    def leave(self, admission: Admission, error: BaseException | None) -> None:
+        if not isinstance(error, asyncio.CancelledError):
+            super().leave(admission, error)
+        else:
+            self.kept = [*getattr(self, "kept", ()), admission]
+
+
+@breaks("ignored.is_nothing")
+class TakesIgnoredForSuccesses(Circuit):
+    def leave(self, admission: Admission, error: BaseException | None) -> None:
+        super().leave(admission, None if isinstance(error, LookupError) else error)
+
+
+@breaks("late.changes_nothing")
+class CountsLateCalls(Circuit):
+    def leave(self, admission: Admission, error: BaseException | None) -> None:
+        ticket = admission.ticket
+        if isinstance(ticket, Period) and self.state is CircuitBreakerState.HALF_OPEN:
+            ticket = self._probe(self)
+        super().leave(Admission(self, ticket, 0.0), error)
+
+
+@breaks("forced.stays")
+class ForcesForAWhile(Circuit):
+    def _is_over(self) -> bool:
+        return True
+
+
+@breaks("listeners.hear")
+class TellsOnlyOfTrips(Circuit):
+    def _tell(self) -> None:
+        self._news = [event for event in self._news if event.after is CircuitBreakerState.OPEN]
+        super()._tell()
+
+
+class NotesNoLoop(MemoryCircuitBreakerAdapter):
+    async def __aenter__(self) -> Self:
+        return self
+
+
+CLAUSES = clauses("circuitbreaker")
+
+
+@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.id)
+def test_an_honest_backend_keeps_all(clause: Clause) -> None:
+    clause.check(subject(MemoryCircuitBreakerAdapter))
+
+
+@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.id)
+def test_each_clause_finds_a_broken_backend(clause: Clause) -> None:
+    broken = BROKEN[clause.id.removeprefix("circuitbreaker.")]
+    with pytest.raises(Exception) as failure:  # noqa: PT011  # the note says that it is ours
+        clause.check(subject(broken))
+    assert f"{broken.__name__} breaks {clause.id}" in failure.value.__notes__[-1]
