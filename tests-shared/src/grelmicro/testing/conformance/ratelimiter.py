@@ -188,7 +188,7 @@ async def reset_gives_all(limits: RateLimiterBackend) -> None:
     """
     for config in HOURLY:
         strategy = limits.bind(config)
-        same(await strategy.reset(key="k"), None, "reset of what was never used")
+        await strategy.reset(key="k")  # of what was never used
         for key in ("k", "k2"):
             await take(limits, config, key, 3)
         await strategy.reset(key="k")
