@@ -77,14 +77,14 @@ class _Keys:
     """
 
     def __init__(self, fresh: Any) -> None:
-        self.due = 0
+        self.due: int = 0
         """Nanoseconds of the clock after which a call has to look for idle keys."""
         self.states: dict[str, Any] = {}
         self._fresh = fresh
         self._order: deque[str] = deque()
         self._lock = threading.Lock()
         take = self._taker()
-        self.acquire_nowait = take if has_gil() else self._locked(take)
+        self.acquire_nowait: Take = take if has_gil() else self._locked(take)
         """The decision for a key that is known; None for another, or when a sweep is due."""
 
     async def acquire(self, *, key: str, cost: int) -> RateLimitResult:
