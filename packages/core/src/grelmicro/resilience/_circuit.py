@@ -53,9 +53,9 @@ class Probe:
     __slots__ = ("__weakref__", "owner", "period", "token")
 
     def __init__(self, period: Period, owner: object, token: str = "") -> None:
-        self.period = period
-        self.owner = ref(owner)  # a task refers to its context, and that to its probe
-        self.token = token
+        self.period: Period = period
+        self.owner: ref[object] = ref(owner)  # a task refers to its context, and that to its probe
+        self.token: str = token
 
 
 class Says(IntEnum):
@@ -95,7 +95,7 @@ class Circuit:
     def __init__(self, name: str, config: CircuitBreakerConfig) -> None:
         self.name = name
         self.config = config
-        self.succeeded = 0
+        self.succeeded: int = 0
         """Successes; for those that told nothing else, the breaker counts."""
         self.passing: Admission | None = None
         """What calls get as long as they just pass."""
