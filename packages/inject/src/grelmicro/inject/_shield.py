@@ -1,0 +1,131 @@
+"""Teardown runs to its end although its task is cancelled: the cancellation is held until then.
+
+It runs in the task and the context in which it was set up: a provider may hold a timeout, a task group or
+a token of a context variable over its `yield`, and these can be left only there. So the task must not be
+cancelled from outside, while what the teardown itself arms, such as `asyncio.timeout`, has to work. The
+two are told apart by the context that a cancellation comes from: whatever is scheduled within the teardown
+inherits its mark.
+
+What the teardown waits for reaches the task as a future of our own, and `Task.cancel()` asks the future
+that a task waits for: this one answers that it has taken care of it.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from contextvars import ContextVar
+from types import coroutine
+from typing import Any
+
+__all__ = ["shielded"]
+
+_teardown: ContextVar[object] = ContextVar("grelmicro_teardown", default=None)
+
+
+@coroutine
+def shielded(work: Coroutine[Any, Any, Any], grace: float) -> Generator[Any, Any, Any]:
+    """Run `work` to its end; then, if it had no error of its own, be cancelled if somebody asked for it.
+
+    Args:
+        work: What must not be cut short.
+        grace: Seconds from the first cancellation until everything that `work` waits for is cancelled.
+    """
+    shield = _Shield(grace)
+    token = _teardown.set(shield)
+    try:
+        result = yield from shield.drive(work)
+    finally:
+        _teardown.reset(token)
+        if shield.timer is not None:
+            shield.timer.cancel()
+    if shield.is_cancelled():
+        raise asyncio.CancelledError(*shield.held or ())
+    return result
+
+
+class _Shield:
+    """One teardown: the cancellation that it holds, and the time that it has left."""
+
+    __slots__ = ("_before", "_expired", "_grace", "_task", "_wait", "held", "timer")
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._expired = False
+        self._wait: _Wait | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._before = 0
+        self.held: tuple[object, ...] | None = None
+        """The arguments of the first cancellation that is held."""
+        self.timer: asyncio.TimerHandle | None = None
+
+    def drive(self, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Do what `yield from work` does, with our own futures in the place of those it yields."""
+        error: BaseException | None = None
+        while True:
+            try:
+                awaited = work.send(None) if error is None else work.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                yield from self._until(awaited)
+                error = None
+            except BaseException as thrown:  # all of it is the work's own affair
+                error = thrown
+
+    def is_cancelled(self) -> bool:
+        """Whether something is held that was not taken back since, as a timeout does when it is left."""
+        if self._task is None or self.held is None:
+            return False
+        return self._task.cancelling() > self._before
+
+    def _until(self, awaited: Any) -> Generator[Any, Any, Any]:
+        self._task = self._task or asyncio.current_task()
+        if self._expired and awaited is None:
+            raise asyncio.CancelledError(*self.held or ())
+        self._wait = _Wait(self, awaited)
+        if self._expired:
+            self._wait.cancel_awaited()
+        yield from self._wait
+
+    def takes(self, arguments: tuple[object, ...]) -> bool:
+        """Hold a cancellation that comes from outside while there is time; the first starts the clock."""
+        if self._expired or _teardown.get() is self:
+            return False
+        if self.held is None and self._task is not None:
+            self.held = arguments
+            self._before = self._task.cancelling() - 1  # it counts this one already
+            self.timer = asyncio.get_running_loop().call_later(self._grace, self._expire)
+        return True
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._wait is not None:
+            self._wait.cancel_awaited()
+
+
+class _Wait(asyncio.Future[None]):
+    """Stands between a task and what its teardown waits for; `None` is one iteration of the loop."""
+
+    def __init__(self, shield: _Shield, awaited: Any) -> None:
+        super().__init__()
+        self._shield = shield
+        self._awaited = awaited
+        if awaited is None:
+            self.get_loop().call_soon(self._wake)
+        else:
+            awaited._asyncio_future_blocking = False
+            awaited.add_done_callback(self._wake)
+
+    def cancel(self, msg: object = None) -> bool:
+        """Be asked by `Task.cancel`."""
+        arguments = () if msg is None else (msg,)
+        return self._shield.takes(arguments) or self.cancel_awaited(*arguments)
+
+    def cancel_awaited(self, *arguments: object) -> bool:
+        """Do what a task does: cancel what is waited for, whose end is then our own."""
+        if self._awaited is None:
+            return super().cancel(*arguments)
+        return bool(self._awaited.cancel(*arguments))
+
+    def _wake(self, _done: object = None) -> None:
+        if not self.done():
+            self.set_result(None)
