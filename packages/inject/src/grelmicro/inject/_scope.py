@@ -157,8 +157,11 @@ class Scope:
                 values[node] = _Lazy(self, node)
                 continue
             try:
-                arguments = [values[each] for each in places]
-                made = function(*arguments, **{name: values[each] for name, each in names})
+                if names:
+                    named = {name: values[each] for name, each in names}
+                    made = function(*map(values.__getitem__, places), **named)
+                else:
+                    made = function(*map(values.__getitem__, places))
                 if kind is _ASYNC_GENERATOR:
                     values[node] = _PENDING
                     value = await made.__anext__()
@@ -212,19 +215,14 @@ class Scope:
 
         Raises:
             BaseException: The first error of the teardown, unless there is an `error`.
-            asyncio.CancelledError: The task was cancelled meanwhile, and there is no `error`.
+            asyncio.CancelledError: The task was cancelled meanwhile, and there was no error at all.
         """
         self.is_open = False
         if not self._exits:
             return
-        try:
-            trouble = await shielded(unwind(self._exits, error), self._host.grace)
-        except asyncio.CancelledError:
-            if error is None:
-                raise
-        else:
-            if error is None and trouble is not None:
-                raise trouble
+        trouble, cancelled = await shielded(unwind(self._exits, error), self._host.grace)
+        if error is None and (raised := trouble or cancelled) is not None:
+            raise raised
 
     async def __aenter__(self) -> Self:
         """Run the providers that are used automatically."""

@@ -14,20 +14,27 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from contextvars import ContextVar
 from types import coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["shielded"]
+
+T = TypeVar("T")
 
 _teardown: ContextVar[object] = ContextVar("grelmicro_teardown", default=None)
 
 
 @coroutine
-def shielded(work: Coroutine[Any, Any, Any], grace: float) -> Generator[Any, Any, Any]:
-    """Run `work` to its end; then, if it had no error of its own, be cancelled if somebody asked for it.
+def shielded(
+    work: Coroutine[Any, Any, T], grace: float
+) -> Generator[Any, Any, tuple[T, asyncio.CancelledError | None]]:
+    """Run `work` to its end.
 
     Args:
         work: What must not be cut short.
-        grace: Seconds from the first cancellation until everything that `work` waits for is cancelled.
+        grace: Seconds from the first cancellation until all that `work` waits for is cancelled.
+
+    Returns:
+        Its result, and the cancellation that was held, which is to be raised now.
     """
     shield = _Shield(grace)
     token = _teardown.set(shield)
@@ -37,9 +44,7 @@ def shielded(work: Coroutine[Any, Any, Any], grace: float) -> Generator[Any, Any
         _teardown.reset(token)
         if shield.timer is not None:
             shield.timer.cancel()
-    if shield.is_cancelled():
-        raise asyncio.CancelledError(*shield.held or ())
-    return result
+    return result, asyncio.CancelledError(*shield.held or ()) if shield.is_cancelled() else None
 
 
 class _Shield:
