@@ -104,31 +104,28 @@ class Consumer:
                 scope.give(self._named(args, kwargs) if given is None else given)
                 scope.check_given(linked)
             if linked.steps:
-                await scope.build(linked.steps)
-            result = self._called(scope, linked, args, kwargs)
+                await (scope.build if linked.is_shared else scope.build_alone)(linked.steps)
+            for name, node in linked.arguments:
+                if name not in kwargs:
+                    kwargs[name] = scope.values[node]
+            result = self.function(*args, **kwargs)
             if self._is_async or type(result) is CoroutineType:
                 result = await result
         except BaseException as error:
             await scope.close(error)
             raise
-        await scope.close(None)
+        scope.is_open = False
+        if scope.exits:
+            await scope.close(None)
         return result
 
     async def run_in(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function in a scope that is open, and stays so."""
         linked = self.linked or await self._host.link_consumer(self)
         await scope.add(linked)
-        result = self._called(scope, linked, args, kwargs)
+        there = {name: scope.values[node] for name, node in linked.arguments}
+        result = self.function(*args, **{**there, **kwargs})
         return await result if type(result) is CoroutineType else result
-
-    def _called(
-        self, scope: Scope, linked: Linked, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        values = scope.values
-        for name, node in linked.arguments:
-            if name not in kwargs:
-                kwargs[name] = values[node]
-        return self.function(*args, **kwargs)
 
     def _named(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return {**dict(zip(self._positional, args, strict=False)), **kwargs}

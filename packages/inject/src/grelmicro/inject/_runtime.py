@@ -7,6 +7,7 @@ from typing import Any
 from grelmicro.errors import OutOfContextError
 from grelmicro.inject._binding import BindingFault
 from grelmicro.inject._consumers import Consumer
+from grelmicro.inject._declarations import Kind
 from grelmicro.inject._errors import ProviderNotFoundError
 from grelmicro.inject._graph import Bound, Graph
 from grelmicro.inject._nodes import Node
@@ -112,7 +113,8 @@ class Runtime:
         """The plan of a view, which remembers it."""
         bound = self.graph.bound[consumer]
         epoch, linked = await self._link(lambda: self._plan_of(bound))
-        linked = linked._replace(arguments=_arguments(bound))
+        is_shared = any(step[1] is Kind.LAZY for step in linked.steps)
+        linked = linked._replace(arguments=_arguments(bound), is_shared=is_shared)
         if epoch == self._epoch:
             consumer.linked = linked
         return linked

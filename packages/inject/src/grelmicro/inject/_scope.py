@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Generator, Iterable, Mapping
-from types import CoroutineType, TracebackType
+from types import CoroutineType, MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar, overload
 
 from grelmicro.errors import OutOfContextError
@@ -30,6 +30,8 @@ class Linked(NamedTuple):
     given: tuple[tuple[str, Node], ...]
     arguments: tuple[tuple[str, Node], ...] = ()
     """Which of its function's parameters get which values."""
+    is_shared: bool = True
+    """Whether something that it builds can ask the scope for more: a lazy provider."""
 
 
 class Host(Protocol):
@@ -55,17 +57,17 @@ class Scope:
     in reverse when the scope is left.
     """
 
-    __slots__ = ("_exits", "_given", "_host", "_waiters", "is_open", "values")
+    is_open: bool = True
+    """Whether it can still build."""
+    _given: Mapping[str, Any] = MappingProxyType({})
+    _waiters: dict[Node, list[asyncio.Future[BaseException | None]]] | None = None
 
     def __init__(self, host: Host, values: dict[Node, Any]) -> None:
         self._host = host
-        self._given: Mapping[str, Any] = {}
-        self._exits: Exits = []
-        self._waiters: dict[Node, list[asyncio.Future[BaseException | None]]] | None = None
+        self.exits: Exits = []
+        """What is to be closed."""
         self.values = values
         """What is there, by node."""
-        self.is_open = True
-        """Whether it can still build."""
 
     @overload
     async def get(self, key: type[T], /, **arguments: Any) -> T: ...
@@ -122,7 +124,7 @@ class Scope:
     async def build_apart(self, steps: list[Step], given: Mapping[Node, Any]) -> Any:
         """Run steps that nobody shares; the last one's value. What they open is closed with the scope."""
         apart = Scope(self._host, {**self.values, **given})
-        apart._exits = self._exits
+        apart.exits = self.exits
         for node, *_ in steps:
             apart.values.pop(node, None)
         await apart.build(steps)
@@ -145,9 +147,39 @@ class Scope:
                     f"scope({name}=...), or pass it, as in get(..., {name}=...)"
                 )
 
+    async def build_alone(self, steps: Iterable[Step]) -> None:
+        """Run down a plan while nobody else can ask this scope for anything.
+
+        Every request does this: it is written out, and has nothing of what `build` shares by.
+        """
+        values, exits = self.values, self.exits
+        there = values.__getitem__
+        for node, kind, function, places, names in steps:
+            if names:
+                named = {name: values[each] for name, each in names}
+                made = function(*map(there, places), **named)
+            else:
+                made = function(*map(there, places))
+            if kind is _ASYNC_GENERATOR:
+                try:
+                    values[node] = await made.__anext__()
+                except StopAsyncIteration as error:
+                    raise _without_yield(node) from error
+                exits.append((node, made))
+            elif kind is _GENERATOR:
+                try:
+                    values[node] = next(made)
+                except StopIteration as error:
+                    raise _without_yield(node) from error
+                exits.append((node, made))
+            elif kind is _AWAIT or type(made) is CoroutineType:
+                values[node] = await made
+            else:
+                values[node] = made
+
     async def build(self, steps: Iterable[Step]) -> None:
-        """Run down a plan. This is on the way of every request: it is written out."""
-        values, exits = self.values, self._exits
+        """Run down a plan beside others that may do so: each value is built by one of them."""
+        values, exits = self.values, self.exits
         for node, kind, function, places, names in steps:
             if (found := values.get(node, _ABSENT)) is not _ABSENT and (
                 found is not _PENDING or await self._built_elsewhere(node)
@@ -203,7 +235,7 @@ class Scope:
         self.values.pop(node, None)
         self._wake(node, error if isinstance(error, Exception) else None)
         if isinstance(error, StopIteration | StopAsyncIteration):
-            raise ProviderYieldError(f"{node.declaration} ended without a yield") from error
+            raise _without_yield(node) from error
 
     async def _undo(self, node: Node) -> None:
         error = OutOfContextError(f"the scope was closed while {node.declaration} was being built")
@@ -218,9 +250,9 @@ class Scope:
             asyncio.CancelledError: The task was cancelled meanwhile, and there was no error at all.
         """
         self.is_open = False
-        if not self._exits:
+        if not self.exits:
             return
-        trouble, cancelled = await shielded(unwind(self._exits, error), self._host.grace)
+        trouble, cancelled = await shielded(unwind(self.exits, error), self._host.grace)
         if error is None and (raised := trouble or cancelled) is not None:
             raise raised
 
@@ -241,6 +273,10 @@ class Scope:
     ) -> None:
         """Close everything in reverse; an error of the block is what the providers hear of."""
         await self.close(exc)
+
+
+def _without_yield(node: Node) -> ProviderYieldError:
+    return ProviderYieldError(f"{node.declaration} ended without a yield")
 
 
 class _Lazy:

@@ -36,56 +36,57 @@ def shielded(
     Returns:
         Its result, and the cancellation that was held, which is to be raised now.
     """
-    shield = _Shield(grace)
-    token = _teardown.set(shield)
+    token = _teardown.set(work)
     try:
-        result = yield from shield.drive(work)
+        awaited = work.send(None)
+    except StopIteration as stop:  # it waits for nothing: that is all
+        return stop.value, None
+    else:
+        shield = _Shield(work, grace)
+        result = yield from shield.drive(awaited)
+        return result, shield.close()
     finally:
         _teardown.reset(token)
-        if shield.timer is not None:
-            shield.timer.cancel()
-    return result, asyncio.CancelledError(*shield.held or ()) if shield.is_cancelled() else None
 
 
 class _Shield:
-    """One teardown: the cancellation that it holds, and the time that it has left."""
+    """One teardown that waits: the cancellation that it holds, and the time that it has left."""
 
-    __slots__ = ("_before", "_expired", "_grace", "_task", "_wait", "held", "timer")
-
-    def __init__(self, grace: float) -> None:
+    def __init__(self, work: Coroutine[Any, Any, Any], grace: float) -> None:
+        self._work = work
         self._grace = grace
         self._expired = False
         self._wait: _Wait | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._before = 0
-        self.held: tuple[object, ...] | None = None
-        """The arguments of the first cancellation that is held."""
-        self.timer: asyncio.TimerHandle | None = None
+        self._held: tuple[object, ...] | None = None
+        """The arguments of the first cancellation."""
+        self._timer: asyncio.TimerHandle | None = None
 
-    def drive(self, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    def drive(self, awaited: Any) -> Generator[Any, Any, Any]:
         """Do what `yield from work` does, with our own futures in the place of those it yields."""
-        error: BaseException | None = None
         while True:
-            try:
-                awaited = work.send(None) if error is None else work.throw(error)
-            except StopIteration as stop:
-                return stop.value
+            error: BaseException | None = None
             try:
                 yield from self._until(awaited)
-                error = None
             except BaseException as thrown:  # all of it is the work's own affair
                 error = thrown
+            try:
+                awaited = self._work.send(None) if error is None else self._work.throw(error)
+            except StopIteration as stop:
+                return stop.value
 
-    def is_cancelled(self) -> bool:
-        """Whether something is held that was not taken back since, as a timeout does when it is left."""
-        if self._task is None or self.held is None:
-            return False
-        return self._task.cancelling() > self._before
+    def close(self) -> asyncio.CancelledError | None:
+        """What was held and not taken back since, as a timeout does when it is left."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is None or self._held is None or self._task.cancelling() <= self._before:
+            return None
+        return asyncio.CancelledError(*self._held)
 
     def _until(self, awaited: Any) -> Generator[Any, Any, Any]:
-        self._task = self._task or asyncio.current_task()
         if self._expired and awaited is None:
-            raise asyncio.CancelledError(*self.held or ())
+            raise asyncio.CancelledError(*self._held or ())
         self._wait = _Wait(self, awaited)
         if self._expired:
             self._wait.cancel_awaited()
@@ -93,12 +94,12 @@ class _Shield:
 
     def takes(self, arguments: tuple[object, ...]) -> bool:
         """Hold a cancellation that comes from outside while there is time; the first starts the clock."""
-        if self._expired or _teardown.get() is self:
+        if self._expired or _teardown.get() is self._work:
             return False
-        if self.held is None and self._task is not None:
-            self.held = arguments
+        if self._held is None and self._task is not None:
+            self._held = arguments
             self._before = self._task.cancelling() - 1  # it counts this one already
-            self.timer = asyncio.get_running_loop().call_later(self._grace, self._expire)
+            self._timer = asyncio.get_running_loop().call_later(self._grace, self._expire)
         return True
 
     def _expire(self) -> None:
