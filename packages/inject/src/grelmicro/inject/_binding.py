@@ -136,9 +136,7 @@ class Index:
             BindingFault: Nothing provides it, several could, or its annotation forbids it.
         """
         if parameter.use is not None:
-            return self._checked(
-                parameter, self._named(parameter.use), f"by Use({parameter.use!r})"
-            )
+            return self._checked(parameter, self._used(parameter.use), f"by Use({parameter.use!r})")
         if parameter.name in passed:
             return Binding(parameter, None, LEFT_TO_CALLER)
         if (node := self.names.get(parameter.name)) is not None:
@@ -147,6 +145,12 @@ class Index:
         if parameter.default is not EMPTY:
             return Binding(parameter, None, f"its default, {parameter.default!r}")
         return self._by_type(parameter)
+
+    def _used(self, name: str) -> Node:
+        try:
+            return self._named(name)
+        except NothingProvides as fault:  # whoever calls it has nothing to do with it
+            raise BindingFault(f"Use({name!r}): {fault}") from None
 
     def _by_type(self, parameter: Parameter) -> Binding:
         wanted, awaited = parameter.annotation, awaited_type(parameter.annotation)

@@ -1,7 +1,7 @@
 """A scope: what was built for one request, or for the app, and the way it is built and closed."""
 
 import asyncio
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import CoroutineType, MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar, overload
 
@@ -153,13 +153,13 @@ class Scope:
         Every request does this: it is written out, and has nothing of what `build` shares by.
         """
         values, exits = self.values, self.exits
-        there = values.__getitem__
         for node, kind, function, places, names in steps:
-            if names:
-                named = {name: values[each] for name, each in names}
-                made = function(*map(there, places), **named)
-            else:
-                made = function(*map(there, places))
+            if not places:
+                made = function(**{name: values[each] for name, each in names})
+            elif names or len(places) > 1:
+                made = _made(function, values, places, names)
+            else:  # most need one thing: this is what is fast
+                made = function(values[places[0]])
             if kind is _ASYNC_GENERATOR:
                 try:
                     values[node] = await made.__anext__()
@@ -189,11 +189,7 @@ class Scope:
                 values[node] = _Lazy(self, node)
                 continue
             try:
-                if names:
-                    named = {name: values[each] for name, each in names}
-                    made = function(*map(values.__getitem__, places), **named)
-                else:
-                    made = function(*map(values.__getitem__, places))
+                made = _made(function, values, places, names)
                 if kind is _ASYNC_GENERATOR:
                     values[node] = _PENDING
                     value = await made.__anext__()
@@ -273,6 +269,16 @@ class Scope:
     ) -> None:
         """Close everything in reverse; an error of the block is what the providers hear of."""
         await self.close(exc)
+
+
+def _made(
+    function: Callable[..., Any],
+    values: Mapping[Node, Any],
+    places: Iterable[Node],
+    names: Iterable[tuple[str, Node]],
+) -> Any:
+    named = {name: values[each] for name, each in names}
+    return function(*[values[each] for each in places], **named)
 
 
 def _without_yield(node: Node) -> ProviderYieldError:

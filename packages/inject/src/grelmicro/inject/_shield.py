@@ -39,12 +39,11 @@ def shielded(
     token = _teardown.set(work)
     try:
         awaited = work.send(None)
-    except StopIteration as stop:  # it waits for nothing: that is all
-        return stop.value, None
-    else:
         shield = _Shield(work, grace)
         result = yield from shield.drive(awaited)
         return result, shield.close()
+    except StopIteration as stop:  # it waits for nothing: that is all
+        return stop.value, None
     finally:
         _teardown.reset(token)
 
