@@ -156,8 +156,8 @@ class Index:
         wanted, awaited = parameter.annotation, awaited_type(parameter.annotation)
         if isinstance(wanted, Unresolved):
             raise NothingProvides(
-                f"nothing provides {parameter.name!r}, and its annotation {wanted.text!r} cannot be "
-                f"looked up ({wanted.reason})"
+                f"nothing provides {parameter.name!r}, and its annotation {wanted.text!r} cannot "
+                f"be looked up ({wanted.reason})"
             )
         asked = wanted if awaited is None else awaited
         if asked is UNKNOWN or not is_asked_by_type(asked):

@@ -18,8 +18,8 @@ _USES = "__grelmicro_uses__"
 def useprovider(*providers: str | Callable[..., Any]) -> Callable[[F], F]:
     """Activate providers for a view that does not need their values; they run before its own.
 
-    It only marks the view, so names of providers that are declared later will do: they are looked up in
-    the container that serves the view. Stacked, it adds up, from top to bottom.
+    It only marks the view, so names of providers that are declared later will do: they are looked
+    up in the container that serves the view. Stacked, it adds up, from top to bottom.
 
     Args:
         providers: Names, or the declared functions themselves.
@@ -53,7 +53,7 @@ class ConsumerHost(Host, Protocol):
 class Consumer:
     """A function together with what is injected into it; made by `Container.consumer`.
 
-    A framework's edge calls `run` for every request; `Container.inject` makes a plain function of it.
+    A framework's edge calls `run` for every request; `Container.inject` makes a function of it.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Consumer:
         """Call the function in a scope of its own, which is closed before this returns.
 
         Args:
-            given: What the scope is opened with; None: the arguments, by the names of the parameters.
+            given: What the scope is opened with; None: the arguments, by their names.
             args: Passed on.
             kwargs: Passed on, with what is injected; what stands in it already is not displaced.
 

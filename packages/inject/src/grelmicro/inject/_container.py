@@ -22,13 +22,13 @@ T = TypeVar("T")
 class Container(Declaring):
     """Providers, and the views that their values are injected into.
 
-    Declare providers, then enter it: the graph is frozen, which reports everything that does not fit
-    together, and app-scoped providers are built. Leaving it closes them in reverse; after that, it can be
-    declared to and entered again.
+    Declare providers, then enter it: the graph is frozen, which reports everything that does not
+    fit together, and app-scoped providers are built. Leaving it closes them in reverse; after that,
+    it can be declared to and entered again.
 
     Args:
-        grace: Seconds that a teardown may take once its task was cancelled; then what it waits for is
-            cancelled as well. Zero or more.
+        grace: Seconds that a teardown may take once its task was cancelled; then what it waits
+            for is cancelled as well. Zero or more.
 
     Raises:
         ValueError: `grace` is negative.
@@ -55,12 +55,12 @@ class Container(Declaring):
 
         Args:
             function: The view, sync or async.
-            given: The names that the framework passes, so that whatever else is missing is a fault. None:
+            given: The names that the framework passes: whatever else is missing is a fault. None:
                 not known; whoever calls the view completes it.
             autouse: Whether autouse providers run for it.
 
         Raises:
-            GraphError: The graph is frozen already, and something that the view asks for is missing.
+            GraphError: The graph is frozen already, and something for the view is missing.
         """
         consumer = Consumer(self._runtime, function, given, autouse=autouse)
         if self._graph is not None:
@@ -71,7 +71,7 @@ class Container(Declaring):
     def inject(
         self, function: Callable[..., Coroutine[Any, Any, T]], /
     ) -> Callable[..., Coroutine[Any, Any, T]]:
-        """Make a function that is called with what it asks for, in a scope of its own for each call.
+        """Make a function that is called with what it asks for, each call in a scope of its own.
 
         What it is called with is passed on; no provider displaces it.
 
@@ -116,8 +116,8 @@ class Container(Declaring):
     def override(self, **values: Any) -> Generator[Self, None, None]:
         """Let values stand in for providers, for everybody, until the block is left.
 
-        A stand-in's provider is not built, nor what only it needs. App-scoped providers that were built
-        already keep what they were built with.
+        A stand-in's provider is not built, nor what only it needs. App-scoped providers that were
+        built already keep what they were built with.
 
         Args:
             values: By name. For a lazy provider: what awaiting it gives.

@@ -82,8 +82,8 @@ def declare(
     """Check a provider's declaration.
 
     Raises:
-        DeclarationError: The scope is unknown, the name is none, it is lazy and app-scoped, or it is
-            not callable.
+        DeclarationError: The scope is unknown, the name is none, it is lazy and app-scoped, or
+            it is not callable.
     """
     if not callable(function):
         raise DeclarationError(f"@provider goes over a function, not {type(function).__name__!r}")

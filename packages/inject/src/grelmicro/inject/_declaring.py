@@ -69,13 +69,13 @@ class Declaring:
 
         Args:
             function: The function, where the decorator is used without arguments.
-            scope: "request": built for each request that needs it; "app": once, when the container opens.
+            scope: "request": for each request that needs it; "app": once, when the container opens.
             name: What parameters call it; the function's name by default.
             autouse: Whether it runs for every request, asked for or not.
             lazy: Whether what is injected is an awaitable, evaluated when it is first awaited.
 
         Raises:
-            DeclarationError: The scope is unknown, a lazy provider is app-scoped, or the graph is frozen.
+            DeclarationError: The scope is unknown, a lazy one is app-scoped, or it is too late.
         """
 
         def declared(function: F) -> F:
@@ -97,7 +97,7 @@ class Declaring:
     def register(self, adapter: F) -> F:
         """Provide a type: the one that a function, a class method or a class returns.
 
-        What its parameters need and nothing provides is passed by who asks: `scope.get(Foo, baz=...)`.
+        What it needs and nothing provides is passed by who asks: `scope.get(Foo, baz=...)`.
 
         Returns:
             The adapter, so that it can be used as a decorator.
@@ -137,13 +137,13 @@ class Declaring:
         """Import modules, and declare the providers that are declared in them or imported by them.
 
         Raises:
-            ImportError: There is no such module, or its own imports fail; a note tells who listed it.
+            ImportError: There is none, or its own imports fail; a note tells who listed it.
             DeclarationError: The graph is frozen.
         """
         self._enter_all(_discovery.found_in(modules, _discovery.caller()))
 
     def discover_defaults(self) -> None:
-        """Discover what the variable PROVIDER_MODULES lists, and `providerconf` in the working directory.
+        """Discover what PROVIDER_MODULES lists, and `providerconf` in the working directory.
 
         The variable's names are separated by commas or spaces. Neither has to be there.
 
@@ -164,6 +164,6 @@ class Declaring:
     def _check_thawed(self, what: str) -> None:
         if self._graph is not None:
             raise DeclarationError(
-                f"{what} comes too late: the graph is frozen. Declare it before the app starts, in a "
-                "module that is imported or discovered by then"
+                f"{what} comes too late: the graph is frozen. Declare it before the app starts, in "
+                "a module that is imported or discovered by then"
             )

@@ -51,7 +51,7 @@ def _told(node: Node) -> str:
 
 
 def drawing(views: Iterable[tuple[str, list[Node]]], nodes: Iterable[Node]) -> str:
-    """A flowchart in Mermaid's language: an arrow goes to what is needed; app-scoped nodes are round."""
+    """A flowchart in Mermaid's language: arrows go to what is needed; app-scoped is round."""
     ids: dict[Any, str] = {}
     lines = ["flowchart LR"]
     for title, roots in views:

@@ -1,4 +1,4 @@
-"""The graph: every parameter of every provider and view bound, and everything wrong with it listed."""
+"""The graph: every parameter of every provider and view bound, and every fault listed."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -87,7 +87,7 @@ class Graph:
         self.bound[consumer] = self.bind(consumer)
 
     def explain(self, view: Callable[..., Any] | str) -> str:
-        """Where each parameter of a view comes from, what runs for it, and what an error does to that.
+        """Where a view's parameters come from, what runs for it, and what an error does to that.
 
         Args:
             view: A view's function, or the name of a provider.

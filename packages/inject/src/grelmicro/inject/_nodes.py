@@ -1,4 +1,4 @@
-"""The graph's nodes: a declaration with its type, its parameters, and what each of these is bound to."""
+"""The graph's nodes: declarations with their types and parameters, and what these are bound to."""
 
 import inspect
 from collections.abc import Callable, Iterable

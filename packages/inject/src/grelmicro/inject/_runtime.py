@@ -151,7 +151,7 @@ class Runtime:
         return epoch, Linked(plan.steps, constants, plan.given)
 
     async def _build_app(self, nodes: Iterable[Node]) -> Scope:
-        """Build app-scoped nodes that are not there yet: all of them, but for stand-ins gone by now."""
+        """Build app-scoped nodes that are not there yet: all at first, later those overridden."""
         app, stand_ins = self._open_app(), self._stand_ins()
         todo = plan_for(nodes, stand_ins, app=True)
         self._borrowed |= {node for node in todo.fixed if node in stand_ins} - app.values.keys()

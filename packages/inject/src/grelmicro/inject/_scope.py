@@ -53,8 +53,8 @@ class Host(Protocol):
 class Scope:
     """The providers of one request; made by `Container.scope`, and entered with `async with`.
 
-    Every provider is built at most once in it, whoever asks, in whichever task. What was opened is closed
-    in reverse when the scope is left.
+    Every provider is built at most once in it, whoever asks, in whichever task. What was opened is
+    closed in reverse when the scope is left.
     """
 
     is_open: bool = True
@@ -80,8 +80,8 @@ class Scope:
 
         Args:
             key: A name, a type, or the function that was declared.
-            arguments: Passed to the provider, or to what it needs and nothing provides. What depends on
-                them is built for this call alone; it is closed with the scope.
+            arguments: Passed to the provider, or to what it needs and nothing provides. What
+                depends on them is built for this call alone; it is closed with the scope.
 
         Raises:
             ProviderNotFoundError: Nothing provides the key, or several do.
@@ -122,7 +122,7 @@ class Scope:
         await self.build(linked.steps)
 
     async def build_apart(self, steps: list[Step], given: Mapping[Node, Any]) -> Any:
-        """Run steps that nobody shares; the last one's value. What they open is closed with the scope."""
+        """Run steps that nobody shares; the last value. The scope closes what they open."""
         apart = Scope(self._host, {**self.values, **given})
         apart.exits = self.exits
         for node, *_ in steps:
@@ -212,7 +212,7 @@ class Scope:
                 self._wake(node, None)
 
     async def _built_elsewhere(self, node: Node) -> bool:
-        """Wait for the task that builds a node; False if it was cancelled, and we are to build it."""
+        """Wait for who builds a node; False if that was cancelled, and we are to build it."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters = self._waiters or {}
         self._waiters.setdefault(node, []).append(waiter)
@@ -227,7 +227,7 @@ class Scope:
                 waiter.set_result(error)
 
     def _abandon(self, node: Node, error: BaseException) -> None:
-        """Take back the claim to build a node; who waits for it hears of an error, not of a cancellation."""
+        """Take back the claim to build a node; who waits hears of errors, not of a cancellation."""
         self.values.pop(node, None)
         self._wake(node, error if isinstance(error, Exception) else None)
         if isinstance(error, StopIteration | StopAsyncIteration):

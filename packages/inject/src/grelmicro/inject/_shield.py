@@ -1,13 +1,13 @@
 """Teardown runs to its end although its task is cancelled: the cancellation is held until then.
 
-It runs in the task and the context in which it was set up: a provider may hold a timeout, a task group or
-a token of a context variable over its `yield`, and these can be left only there. So the task must not be
-cancelled from outside, while what the teardown itself arms, such as `asyncio.timeout`, has to work. The
-two are told apart by the context that a cancellation comes from: whatever is scheduled within the teardown
-inherits its mark.
+It runs in the task and the context in which it was set up: a provider may hold a timeout, a task
+group or a token of a context variable over its `yield`, and these can be left only there. So the
+task must not be cancelled from outside, while what the teardown itself arms, such as
+`asyncio.timeout`, has to work. The two are told apart by the context that a cancellation comes
+from: whatever is scheduled within the teardown inherits its mark.
 
-What the teardown waits for reaches the task as a future of our own, and `Task.cancel()` asks the future
-that a task waits for: this one answers that it has taken care of it.
+What the teardown waits for reaches the task as a future of our own, and `Task.cancel()` asks the
+future that a task waits for: this one answers that it has taken care of it.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ class _Shield:
         yield from self._wait
 
     def takes(self, arguments: tuple[object, ...]) -> bool:
-        """Hold a cancellation that comes from outside while there is time; the first starts the clock."""
+        """Hold a cancellation from outside while there is time; the first starts the clock."""
         if self._expired or _teardown.get() is self._work:
             return False
         if self._held is None and self._task is not None:
@@ -108,7 +108,7 @@ class _Shield:
 
 
 class _Wait(asyncio.Future[None]):
-    """Stands between a task and what its teardown waits for; `None` is one iteration of the loop."""
+    """Stands between a task and what its teardown waits for; None: one iteration of the loop."""
 
     def __init__(self, shield: _Shield, awaited: Any) -> None:
         super().__init__()

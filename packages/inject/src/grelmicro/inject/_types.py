@@ -1,4 +1,4 @@
-"""What annotations say: which types there are, and whether one serves where another is asked for."""
+"""What annotations say, and whether one type serves where another is asked for."""
 
 import inspect
 import types
@@ -50,7 +50,7 @@ class Unresolved:
 
 
 def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a function's parameters and of what it returns, each evaluated by itself."""
+    """The annotations of parameters and of what is returned, each evaluated by itself."""
     target = _annotated(function)
     space = getattr(inspect.unwrap(target), "__globals__", None)
     found = dict(getattr(target, "__annotations__", {}))
@@ -63,7 +63,8 @@ def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, partial):
         function = function.func
     if isinstance(function, type):
-        return typing.cast("Callable[..., Any]", function.__init__)  # type: ignore[misc]  # of this very class
+        init: Callable[..., Any] = function.__init__  # type: ignore[misc]  # of this very class
+        return init
     if inspect.isroutine(function):
         return function
     return type(function).__call__
@@ -117,7 +118,7 @@ def awaited_type(annotation: Any) -> Any | None:
 
 
 def is_asked_by_type(annotation: Any) -> bool:
-    """Whether a parameter annotated like this is looked up by type: no builtin, and not just anything."""
+    """Whether a parameter annotated like this is looked up by type: no builtin, no mere shape."""
     if get_origin(annotation) in _UNIONS:
         return any(is_asked_by_type(each) for each in get_args(annotation))
     kind = get_origin(annotation) or annotation

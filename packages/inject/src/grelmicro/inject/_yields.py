@@ -1,14 +1,15 @@
 """Where a provider's generator stands decides how it hears of its view's error.
 
-A `yield` inside `try` or `with`, or inside a loop over another generator, gets the error thrown in: a
-transaction rolls back. A bare `yield` is resumed: the clean-up below it runs. It is looked up only
-when there is an error, at the very `yield` that is suspended.
+A `yield` inside `try` or `with`, or inside a loop over another generator, gets the error thrown in:
+a transaction rolls back. A bare `yield` is resumed: the clean-up below it runs. It is looked up
+only when there is an error, at the very `yield` that is suspended.
 
 What CPython would do with an exception there stands in the code object's exception table, whose
-format is described in `Objects/exception_handling_notes.txt` of its sources. A handler of the source
-begins with PUSH_EXC_INFO. The interpreter's own entries do not: the clean-up at the end of an `except`
-block, the one around every `yield from`, and, from 3.12 on, the one over the whole body that turns
-StopIteration into RuntimeError. Loops leave no entry; what they iterate over is on the frame's stack.
+format is described in `Objects/exception_handling_notes.txt` of its sources. A handler of the
+source begins with PUSH_EXC_INFO. The interpreter's own entries do not: the clean-up at the end of
+an `except` block, the one around every `yield from`, and, from 3.12 on, the one over the whole body
+that turns StopIteration into RuntimeError. Loops leave no entry; what they iterate over is on the
+frame's stack.
 
 Where none of this can be read (another implementation, compiled code, a later format), the error is
 thrown in, which is what `contextlib` does: a transaction never commits by mistake.
@@ -33,7 +34,7 @@ _LOOPS = {"FOR_ITER", "GET_ANEXT"}
 
 
 def takes_errors(generator: Suspended) -> bool:
-    """Whether an error belongs thrown in where `generator` is suspended, rather than resuming it."""
+    """Whether an error belongs thrown in where `generator` stands, rather than resuming it."""
     return not _readable() or _looks_guarded(generator)
 
 
@@ -77,7 +78,7 @@ def _is_delegate(thing: object) -> bool:
 
 
 def _stack(generator: object, frame: FrameType) -> Iterator[object]:
-    """What the suspended frame refers to beyond its variables: above all what loops iterate over."""
+    """What a suspended frame refers to beyond its variables: above all what loops go over."""
     variables = Counter(map(id, frame.f_locals.values()))
     for each in gc.get_referents(generator):
         if variables[id(each)]:
