@@ -330,7 +330,7 @@ async def test_a_bare_yield_closes_and_a_transaction_rolls_back() -> None:
         trace.append("closed")
 
     @contextlib.asynccontextmanager
-    async def begin() -> AsyncIterator[str]:
+    async def begin() -> AsyncGenerator[str]:
         try:
             yield "transaction"
         except BaseException as error:

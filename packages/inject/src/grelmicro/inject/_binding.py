@@ -42,7 +42,6 @@ class Index:
     """All nodes, by name, by type and by the function that was declared."""
 
     def __init__(self, nodes: Iterable[Node], given: Mapping[str, Node]) -> None:
-        self.given = given
         self.names: dict[str, Node] = dict(given)
         self._nodes: list[Node] = []
         self._types: dict[Any, list[Node]] = {}

@@ -50,14 +50,13 @@ class Graph:
     """
 
     def __init__(self, registry: Registry, consumers: Iterable[Consumer]) -> None:
-        given = {name: given_node(name, kind) for name, kind in registry.given.items()}
+        self.given = {name: given_node(name, kind) for name, kind in registry.given.items()}
+        """What scopes are opened with, by name: as declared, or what nothing else provides."""
         self.nodes = [node_of(each) for each in registry]
         """One a declaration."""
         self.builders = [node.body or node for node in self.nodes]
         """What has parameters: the nodes, or the bodies of lazy ones."""
-        self.index = Index(self.nodes, given)
-        self.open: dict[str, Node] = {}
-        """What no provider has and a caller may pass, by name."""
+        self.index = Index(self.nodes, self.given)
         self.autouse: list[Node] = []
         """What runs for every scope."""
         self.bound: dict[Consumer, Bound] = {}
@@ -148,7 +147,7 @@ class Graph:
 
     def _opened(self, parameter: Parameter) -> Node:
         name = parameter.name
-        return self.open.setdefault(name, given_node(name, UNKNOWN))
+        return self.given.setdefault(name, given_node(name, UNKNOWN))
 
     def _bind_consumers(self, consumers: Iterable[Consumer], faults: list[str | Fault]) -> None:
         self.bound = {each: self._bind_consumer(each) for each in consumers}

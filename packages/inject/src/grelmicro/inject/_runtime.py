@@ -69,10 +69,10 @@ class Runtime:
         except BindingFault as fault:
             raise ProviderNotFoundError(str(fault)) from None
 
-    def given_nodes(self, names: Iterable[str]) -> dict[str, Node]:
-        """The nodes that are filled when a scope is opened with these names."""
-        known = {**self.graph.open, **self.graph.index.given}
-        return {name: known[name] for name in names if name in known}
+    @property
+    def given(self) -> Mapping[str, Node]:
+        """The nodes that are filled when a scope is opened with their names."""
+        return self.graph.given
 
     async def open(self) -> None:
         """Build all app-scoped nodes."""

@@ -41,7 +41,8 @@ class Host(Protocol):
 
     def find(self, key: object) -> Node: ...
 
-    def given_nodes(self, names: Iterable[str]) -> dict[str, Node]: ...
+    @property
+    def given(self) -> Mapping[str, Node]: ...
 
     async def link_node(self, node: Node) -> Linked: ...
 
@@ -135,8 +136,9 @@ class Scope:
     def give(self, given: Mapping[str, Any]) -> None:
         """Take what the scope is opened with."""
         self._given = given
-        for name, node in self._host.given_nodes(given).items():
-            self.values[node] = given[name]
+        for name, node in self._host.given.items():
+            if name in given:
+                self.values[node] = given[name]
 
     def check_given(self, linked: Linked) -> None:
         """Refuse to build where something was not given."""

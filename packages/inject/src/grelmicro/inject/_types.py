@@ -74,9 +74,10 @@ def _closure(function: Callable[..., Any]) -> dict[str, Any]:
     inner = inspect.unwrap(function)
     names = getattr(getattr(inner, "__code__", None), "co_freevars", ())
     cells = getattr(inner, "__closure__", None) or ()
-    found = {n: c.cell_contents for n, c in zip(names, cells, strict=False) if _is_filled(c)}
+    pairs = zip(names, cells, strict=False)
+    found: dict[str, Any] = {name: cell.cell_contents for name, cell in pairs if _is_filled(cell)}
     owner = getattr(function, "__self__", None)  # a class may name itself in its methods
-    return {owner.__name__: owner, **found} if isinstance(owner, type) else found
+    return found | {owner.__name__: owner} if isinstance(owner, type) else found
 
 
 def _is_filled(cell: types.CellType) -> bool:
