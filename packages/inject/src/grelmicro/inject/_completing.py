@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from grelmicro.inject._declarations import Kind
-from grelmicro.inject._nodes import Node, Step
+from grelmicro.inject._nodes import Node, Step, step_of
 from grelmicro.inject._plans import in_order
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def _completed(target: Node, arguments: Mapping[str, Any]) -> Step:
         if each.node and each.parameter.is_keyword
     ]
     function = partial(target.declaration.function, **arguments)
-    return (target, target.kind, function, tuple(places), tuple(names))
+    return step_of(target, function, places, names)
 
 
 def _read_by(step: Step) -> Iterable[Node]:
-    _, _, _, places, names = step
+    *_, places, names = step
     return [*places, *(node for _, node in names)]

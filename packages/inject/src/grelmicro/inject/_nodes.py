@@ -1,7 +1,7 @@
 """The graph's nodes: declarations with their types and parameters, and what these are bound to."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from grelmicro.inject._declarations import Declaration, Kind
@@ -18,6 +18,7 @@ __all__ = [
     "given_node",
     "node_of",
     "parameters_of",
+    "step_of",
 ]
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -69,8 +70,10 @@ class Binding(NamedTuple):
     how: str
 
 
-Step = tuple["Node", Kind, Callable[..., Any], tuple["Node", ...], tuple[tuple[str, "Node"], ...]]
-"""What a plan does to get a node's value: node, kind, function, arguments by place and by name."""
+Named = tuple[tuple[str, "Node"], ...]
+Step = tuple["Node", Kind, Callable[..., Any], "Node | None", tuple["Node", ...], Named]
+"""What a plan does to get a node's value: node, kind, function, its only argument, if it has one by
+place and no other, all arguments by place, and those by name."""
 
 
 class Node:
@@ -87,7 +90,7 @@ class Node:
         self.bindings: list[Binding] = []
         self.body: Node | None = None
         """Of a lazy provider: the node that awaiting it builds."""
-        self.step: Step = (self, kind, declaration.function, (), ())
+        self.step = step_of(self, declaration.function, [], [])
 
     @property
     def label(self) -> str:
@@ -113,10 +116,21 @@ class Node:
                 places.append(node)
             else:
                 names.append((parameter.name, node))
-        self.step = (self, self.kind, self.declaration.function, tuple(places), tuple(names))
+        self.step = step_of(self, self.declaration.function, places, names)
 
     def __repr__(self) -> str:
         return f"<{self.label}>"
+
+
+def step_of(
+    node: Node,
+    function: Callable[..., Any],
+    places: Sequence[Node],
+    names: Iterable[tuple[str, Node]],
+) -> Step:
+    """Write a step down."""
+    only = places[0] if len(places) == 1 and not names else None
+    return (node, node.kind, function, only, tuple(places), tuple(names))
 
 
 def node_of(declaration: Declaration) -> Node:

@@ -155,13 +155,11 @@ class Scope:
         Every request does this: it is written out, and has nothing of what `build` shares by.
         """
         values, exits = self.values, self.exits
-        for node, kind, function, places, names in steps:
-            if not places:
-                made = function(**{name: values[each] for name, each in names})
-            elif names or len(places) > 1:
+        for node, kind, function, only, places, names in steps:
+            if only is not None:
+                made = function(values[only])
+            else:
                 made = _made(function, values, places, names)
-            else:  # most need one thing: this is what is fast
-                made = function(values[places[0]])
             if kind is _ASYNC_GENERATOR:
                 try:
                     values[node] = await made.__anext__()
@@ -182,7 +180,7 @@ class Scope:
     async def build(self, steps: Iterable[Step]) -> None:
         """Run down a plan beside others that may do so: each value is built by one of them."""
         values, exits = self.values, self.exits
-        for node, kind, function, places, names in steps:
+        for node, kind, function, _, places, names in steps:
             if (found := values.get(node, _ABSENT)) is not _ABSENT and (
                 found is not _PENDING or await self._built_elsewhere(node)
             ):
