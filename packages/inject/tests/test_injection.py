@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from grelmicro.errors import OutOfContextError
 from grelmicro.inject import Container, ProviderNotFoundError, ProviderYieldError, Use, useprovider
@@ -678,3 +680,63 @@ async def test_values_of_the_app_by_name_and_type(c: Container) -> None:
         assert isinstance(c.values["settings"], Settings)
         assert c.values[Settings] is c.values["settings"]
     assert not c.values
+
+
+async def test_what_nothing_provides_is_told(c: Container) -> None:
+    class Unknown: ...
+
+    c.add(1, "one")
+    async with c, c.scope() as scope:
+        with pytest.raises(ProviderNotFoundError, match="nothing provides 'two'; there are: one"):
+            await scope.get("two")
+        with pytest.raises(ProviderNotFoundError, match="the type Unknown"):
+            await scope.get(Unknown)
+    with pytest.raises(OutOfContextError, match="closed"):
+        await scope.get("one")
+
+
+GRAPHS = st.lists(st.lists(st.integers(0, 30), max_size=3, unique=True), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(GRAPHS, st.data())
+def test_any_graph_is_built_once_in_order_and_closed_in_reverse(
+    needs: list[list[int]], data: st.DataObject
+) -> None:
+    c, opened, closed = Container(), list[str](), list[str]()
+    below = {
+        f"p{number}": sorted({f"p{each % number}" for each in some} if number else ())
+        for number, some in enumerate(needs)
+    }
+    for name, wanted in below.items():
+        c.provider(_tracing(name, wanted, opened, closed), name=name)
+    roots = data.draw(st.lists(st.sampled_from(sorted(below)), min_size=1, unique=True))
+    view: Any = c.inject(_tracing_view(roots))
+
+    async def run() -> None:
+        async with c:
+            await view()
+
+    asyncio.run(run())
+    assert len(opened) == len(set(opened))
+    assert all(opened.index(n) < opened.index(name) for name in opened for n in below[name])
+    assert set(roots) <= set(opened)
+    assert closed == opened[::-1]
+
+
+def _tracing(name: str, needs: list[str], opened: list[str], closed: list[str]) -> Any:
+    space: dict[str, Any] = {"opened": opened, "closed": closed}
+    source = f"""
+async def provider({", ".join(needs)}):
+    opened.append({name!r})
+    yield {name!r}
+    closed.append({name!r})
+"""
+    exec(source, space)
+    return space["provider"]
+
+
+def _tracing_view(needs: list[str]) -> Any:
+    space: dict[str, Any] = {}
+    exec(f"async def view({', '.join(needs)}): ...", space)
+    return space["view"]

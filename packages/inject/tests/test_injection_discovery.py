@@ -16,9 +16,9 @@ PROVIDERS = """
 from grelmicro.inject import Container
 own = Container()
 
-@own.provider(scope="app")
-async def message() -> str:
-    return "Hello, providers!"
+@own.provider
+async def message():
+    yield "Hello, providers!"
 """
 
 
@@ -35,8 +35,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 async def message_of(container: Container) -> Any:
-    async with container:
-        return container.values["message"]
+    async with container, container.scope() as scope:
+        return await scope.get("message")
 
 
 async def test_in_listed_modules(package: Path) -> None:
@@ -52,7 +52,7 @@ async def test_in_listed_modules(package: Path) -> None:
 async def test_in_a_module_itself_declared_or_imported() -> None:
     own = Container()
 
-    @own.provider(scope="app")
+    @own.provider
     def message() -> str:
         return "imported"
 

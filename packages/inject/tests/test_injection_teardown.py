@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 
+import anyio
 import pytest
 
 from grelmicro.errors import OutOfContextError
@@ -465,3 +466,52 @@ async def test_a_cancellation_in_the_loop_iteration_that_ends_the_wait_is_held_t
         with pytest.raises(asyncio.CancelledError):
             await task
     assert trace == ["first", "second"]
+
+
+async def test_a_cancel_scope_that_insists_waits_too(c: Container) -> None:
+    trace: list[str] = []
+
+    @c.provider
+    async def transaction() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            for step in ("first", "second"):
+                await asyncio.sleep(0.01)
+                trace.append(step)
+
+    @c.inject
+    async def view(transaction: int) -> None:
+        scope.cancel()  # its error comes again at every await
+        await anyio.sleep(1)
+
+    async with c:
+        with anyio.CancelScope() as scope:
+            await view()
+        await asyncio.sleep(0)  # nothing of it is left in this task
+    assert scope.cancelled_caught
+    assert trace == ["first", "second"]
+
+
+async def test_an_error_of_the_view_outlives_a_cancellation_of_its_teardown(c: Container) -> None:
+    closing, go, trace = asyncio.Event(), asyncio.Event(), []
+
+    @c.provider
+    async def one() -> AsyncIterator[int]:
+        yield 1
+        closing.set()
+        await go.wait()
+        trace.append("closed")
+
+    @c.inject
+    async def view(one: int) -> None:
+        raise KeyError("mine")
+
+    async with c:
+        task = asyncio.create_task(view())
+        await closing.wait()
+        task.cancel()
+        go.set()
+        with pytest.raises(KeyError, match="mine"):
+            await task
+    assert trace == ["closed"]

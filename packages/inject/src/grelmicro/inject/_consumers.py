@@ -64,11 +64,11 @@ class Consumer:
         *,
         autouse: bool,
     ) -> None:
-        self.function = function
+        self.function: Callable[..., Any] = function
         """The function itself."""
-        self.given = None if given is None else frozenset(given)
+        self.given: frozenset[str] | None = None if given is None else frozenset(given)
         """The names that its caller passes; None where that is not known."""
-        self.autouse = autouse
+        self.autouse: bool = autouse
         """Whether autouse providers run for it."""
         self.linked: Linked | None = None
         """Its plan, as long as it stands."""

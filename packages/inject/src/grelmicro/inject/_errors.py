@@ -33,7 +33,7 @@ class GraphError(InjectionError, TypeError):
     """What is declared does not fit together; every fault is listed, each with its path."""
 
     def __init__(self, faults: Iterable[str]) -> None:
-        self.faults = tuple(faults)
+        self.faults: tuple[str, ...] = tuple(faults)
         """One text a fault."""
         count = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''}"
         super().__init__("\n".join([f"the providers have {count}:", *self.faults]))

@@ -50,13 +50,15 @@ class Graph:
     """
 
     def __init__(self, registry: Registry, consumers: Iterable[Consumer]) -> None:
-        self.given = {name: given_node(name, kind) for name, kind in registry.given.items()}
+        self.given: dict[str, Node] = {
+            name: given_node(name, kind) for name, kind in registry.given.items()
+        }
         """What scopes are opened with, by name: as declared, or what nothing else provides."""
-        self.nodes = [node_of(each) for each in registry]
+        self.nodes: list[Node] = [node_of(each) for each in registry]
         """One a declaration."""
-        self.builders = [node.body or node for node in self.nodes]
+        self.builders: list[Node] = [node.body or node for node in self.nodes]
         """What has parameters: the nodes, or the bodies of lazy ones."""
-        self.index = Index(self.nodes, self.given)
+        self.index: Index = Index(self.nodes, self.given)
         self.autouse: list[Node] = []
         """What runs for every scope."""
         self.bound: dict[Consumer, Bound] = {}

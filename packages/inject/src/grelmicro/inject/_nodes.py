@@ -41,7 +41,7 @@ class Use:
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not name:
             raise TypeError("Use(name): a provider's name is a non-empty string")
-        self.name = name
+        self.name: str = name
         """The provider's name."""
 
     def __repr__(self) -> str:
@@ -82,15 +82,15 @@ class Node:
     def __init__(
         self, declaration: Declaration, kind: Kind, type_: Any, parameters: list[Parameter]
     ) -> None:
-        self.declaration = declaration
-        self.kind = kind
-        self.type = type_
-        self.is_app = declaration.scope == "app"
-        self.parameters = parameters
+        self.declaration: Declaration = declaration
+        self.kind: Kind = kind
+        self.type: Any = type_
+        self.is_app: bool = declaration.scope == "app"
+        self.parameters: list[Parameter] = parameters
         self.bindings: list[Binding] = []
         self.body: Node | None = None
         """Of a lazy provider: the node that awaiting it builds."""
-        self.step = step_of(self, declaration.function, [], [])
+        self.step: Step = step_of(self, declaration.function, [], [])
 
     @property
     def label(self) -> str:
@@ -126,7 +126,7 @@ def step_of(
     node: Node,
     function: Callable[..., Any],
     places: Sequence[Node],
-    names: Iterable[tuple[str, Node]],
+    names: Sequence[tuple[str, Node]],
 ) -> Step:
     """Write a step down."""
     only = places[0] if len(places) == 1 and not names else None

@@ -25,7 +25,7 @@ class Runtime:
     """
 
     def __init__(self, grace: float) -> None:
-        self.grace = grace
+        self.grace: float = grace
         self.told: dict[str | type, Any] = {}
         """The app-scoped values, by name and by type."""
         self._graph: Graph | None = None

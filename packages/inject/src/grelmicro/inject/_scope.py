@@ -67,7 +67,7 @@ class Scope:
         self._host = host
         self.exits: Exits = []
         """What is to be closed."""
-        self.values = values
+        self.values: dict[Node, Any] = values
         """What is there, by node."""
 
     @overload
@@ -89,6 +89,7 @@ class Scope:
             OutOfContextError: The scope is closed.
             TypeError: An argument is missing, or nothing takes it.
         """
+        self._check_open()
         if isinstance(key, str) and key in self._given:
             return self._given[key]
         node = self._host.find(key)
@@ -115,8 +116,7 @@ class Scope:
 
     async def add(self, linked: Linked) -> None:
         """Build what a plan asks for and what is not there yet."""
-        if not self.is_open:
-            raise OutOfContextError("this scope is closed: what was injected ended with it")
+        self._check_open()
         for node, value in linked.constants.items():
             self.values.setdefault(node, value)
         self.check_given(linked)
@@ -132,6 +132,10 @@ class Scope:
         if not self.is_open:
             await self._undo(steps[-1][0])
         return apart.values[steps[-1][0]]
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise OutOfContextError("this scope is closed: what was injected ended with it")
 
     def give(self, given: Mapping[str, Any]) -> None:
         """Take what the scope is opened with."""

@@ -40,8 +40,11 @@ def shielded(
     try:
         awaited = work.send(None)
         shield = _Shield(work, grace)
-        result = yield from shield.drive(awaited)
-        return result, shield.close()
+        try:
+            result = yield from shield.drive(awaited)
+        finally:
+            cancelled = shield.close()
+        return result, cancelled
     except StopIteration as stop:  # it waits for nothing: that is all
         return stop.value, None
     finally:
