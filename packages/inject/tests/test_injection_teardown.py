@@ -515,3 +515,34 @@ async def test_an_error_of_the_view_outlives_a_cancellation_of_its_teardown(c: C
         with pytest.raises(KeyError, match="mine"):
             await task
     assert trace == ["closed"]
+
+
+async def test_a_timeout_over_the_yield_that_fires_in_a_teardown_takes_its_cancellation_back(
+    c: Container,
+) -> None:
+    fired = asyncio.Event()
+
+    @c.provider
+    async def limit() -> AsyncIterator[asyncio.Timeout]:
+        async with asyncio.timeout(60) as timeout:
+            yield timeout
+        fired.set()
+
+    @c.provider
+    async def slow(limit: asyncio.Timeout) -> AsyncIterator[int]:
+        task = asyncio.current_task()
+        assert task is not None
+        yield 1
+        for _ in range(1000):
+            await asyncio.sleep(0)
+            if task.cancelling():
+                return
+
+    @c.inject
+    async def view(limit: asyncio.Timeout, slow: int) -> str:
+        limit.reschedule(asyncio.get_running_loop().time())
+        return "done"
+
+    async with c, asyncio.timeout(5):
+        assert await view() == "done"
+    assert fired.is_set()
