@@ -86,6 +86,10 @@ class Declaring:
 
         return declared if function is None else declared(function)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether something is declared under a name."""
+        return name in self._registry.named or name in self._registry.aliases
+
     def add(self, value: Any, name: str | None = None) -> None:
         """Provide a value, by its type and, if it has one, by its name.
 
