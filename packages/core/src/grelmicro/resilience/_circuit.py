@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Generator
 from datetime import UTC, datetime
 from enum import IntEnum
 from time import monotonic
@@ -16,7 +16,6 @@ from grelmicro.resilience._breaker_state import (
     CircuitBreakerMetrics,
     CircuitBreakerState,
 )
-from grelmicro.resilience._ready import NOTHING
 from grelmicro.resilience._windows import Window, window_of
 
 __all__ = ["RIDES", "Admission", "Circuit", "Period", "Probe", "Says", "Ticket"]
@@ -28,6 +27,16 @@ FORCED_OPEN = CircuitBreakerState.FORCED_OPEN
 FORCED_CLOSED = CircuitBreakerState.FORCED_CLOSED
 
 _log = logging.getLogger("grelmicro.resilience")
+
+
+class _Done:
+    """What there is to wait for where nothing is, any number of times."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+_DONE = _Done()
 
 
 class Period:
@@ -280,7 +289,7 @@ class Circuit:
         with self._lock:
             self._begin(state)
         self._tell()
-        return NOTHING
+        return _DONE
 
     def restart(self) -> Awaitable[None]:
         """Be closed, and forget what was counted here."""
