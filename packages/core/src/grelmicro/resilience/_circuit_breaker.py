@@ -14,11 +14,12 @@ from grelmicro.resilience._breaker_state import (
     CircuitBreakerState,
 )
 from grelmicro.resilience._breaker_threads import ThreadCircuitBreaker
-from grelmicro.resilience._circuit import Admission, Circuit
+from grelmicro.resilience._circuit import Circuit
 from grelmicro.resilience._contract import CircuitBreakerBackend
 from grelmicro.resilience._guarded import guarded
 from grelmicro.resilience._limiter_checks import check_name
 from grelmicro.resilience._memory_limits import has_gil
+from grelmicro.resilience._tickets import Admission
 
 __all__ = ["CircuitBreaker"]
 
