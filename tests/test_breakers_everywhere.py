@@ -415,6 +415,7 @@ async def test_while_the_server_is_gone_each_goes_by_itself_and_says_so_once(
     await until(lambda: fleet_of(two).is_away, 10)
     own_fleet.server.restart()
     await until(lambda: two.state is OPEN, 15)
+    await until(lambda: not (fleet_of(one).is_away or fleet_of(two).is_away), 15)
     said = [each.message for each in caplog.records if each.name == "grelmicro.resilience"]
     assert sum("go by what this process knows" in each for each in said) == 2  # each once
     assert sum("are shared again" in each for each in said) == 2

@@ -8,10 +8,10 @@ import pytest
 from grelmicro.errors import OutOfContextError, ResilienceError
 from grelmicro.resilience import CircuitBreakerConfig, CircuitBreakerError, CircuitBreakerState
 from grelmicro.resilience import _fleet as module
-from grelmicro.resilience._circuit import Admission, Says
 from grelmicro.resilience._fleet import Fleet
 from grelmicro.resilience._reports import Answer, Record, Report
 from grelmicro.resilience._shared_circuit import SharedCircuit
+from grelmicro.resilience._tickets import Admission, Says
 
 CLOSED = CircuitBreakerState.CLOSED
 OPEN = CircuitBreakerState.OPEN
