@@ -105,8 +105,9 @@ class Consumer:
                 scope.check_given(linked)
             if linked.steps:
                 await (scope.build if linked.is_shared else scope.build_alone)(linked.steps)
+            by_place = self._positional[: len(args)]
             for name, node in linked.arguments:
-                if name not in kwargs:
+                if name not in kwargs and name not in by_place:
                     kwargs[name] = scope.values[node]
             result = self.function(*args, **kwargs)
             if self._is_async or type(result) is CoroutineType:
@@ -123,7 +124,10 @@ class Consumer:
         """Call the function in a scope that is open, and stays so."""
         linked = self.linked or await self._host.link_consumer(self)
         await scope.add(linked)
-        there = {name: scope.values[node] for name, node in linked.arguments}
+        by_place = self._positional[: len(args)]
+        there = {
+            name: scope.values[node] for name, node in linked.arguments if name not in by_place
+        }
         result = self.function(*args, **{**there, **kwargs})
         return await result if type(result) is CoroutineType else result
 

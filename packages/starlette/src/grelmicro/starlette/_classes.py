@@ -19,12 +19,14 @@ def injected_class(container: Container, cls: type, names: Collection[str]) -> t
     """A subclass whose methods are injected into; None for what is no view of Starlette's."""
     if issubclass(cls, HTTPEndpoint):
         methods = {verb: _verb(container, getattr(cls, verb), names) for verb in _defined(cls)}
+        made = type(cls.__name__, (cls,), methods)
     elif issubclass(cls, WebSocketEndpoint):
-        methods = _socket(container, cls, names)
+        made = _socket(container, cls, names)
     else:
         return None
-    shown = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), {**shown, **methods})
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(made, name, getattr(cls, name))
+    return made
 
 
 def _defined(cls: type) -> list[str]:
@@ -42,7 +44,7 @@ def _verb(
     return answer
 
 
-def _socket(container: Container, cls: type, names: Collection[str]) -> dict[str, Any]:
+def _socket(container: Container, cls: Any, names: Collection[str]) -> type:
     """One scope for a connection, opened with it and closed when all its methods have run."""
     connected, received, left = (
         View(container, getattr(cls, name), names=names, leading=leading, autouse=False)
@@ -65,5 +67,4 @@ def _socket(container: Container, cls: type, names: Collection[str]) -> dict[str
         async def on_disconnect(self, websocket: WebSocket, close_code: int) -> None:
             await left.call_in(self._injected, websocket, self, websocket, close_code)
 
-    own = ("dispatch", "on_connect", "on_receive", "on_disconnect")
-    return {name: vars(Connection)[name] for name in own}
+    return Connection

@@ -1,90 +1,123 @@
-"""FastAPI: its own dependencies stay its own, and what is marked with `Provided()` is ours."""
+"""FastAPI: what is marked with `Provided()` is one of its dependencies, and comes from a container.
+
+FastAPI decides what a parameter is when a view is declared, long before there is a container. So
+the marks are dependencies that find the container of their application when they are called. All of
+a request share one scope, which is a dependency too.
+"""
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, TypeAlias
 
-from grelmicro.errors import OutOfContextError
-from grelmicro.inject import Container
-from grelmicro.starlette._views import View
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
-__all__ = ["Provided", "is_route", "wrap"]
+from grelmicro.errors import OutOfContextError
+from grelmicro.inject import Container, Scope
+from grelmicro.starlette._views import given_by
+
+__all__ = ["Provided", "is_route", "request_scope", "serve_from"]
+
+_STATE = "grelmicro_container"
+"""The name of the container in an application's state."""
+
+Key: TypeAlias = Any
+"""A type, or the name of a provider."""
 
 
-class _Placeholder:
-    """What FastAPI resolves a marked parameter to, until the view is called."""
+def serve_from(app: Any, container: Container) -> None:
+    """Let the marks of an application's views find its container."""
+    setattr(app.state, _STATE, container)
 
 
-_PLACEHOLDER = _Placeholder()
+async def request_scope(connection: HTTPConnection) -> AsyncGenerator[Scope]:
+    """The dependency that all marked parameters of a request share.
 
-_CONNECTION = "grelmicro_connection"
-"""What the request is passed as where the view does not ask for it."""
-
-
-def Provided() -> Any:  # noqa: N802  # it is read like fastapi.Depends
-    """Mark a parameter of a view as injected: `redis: Annotated[Redis, Provided()]`.
+    Autouse providers run in it: `FastAPI(dependencies=[Depends(request_scope)])` has them run for
+    views without any mark.
 
     Raises:
-        ImportError: FastAPI is not installed; views of Starlette need no mark.
+        OutOfContextError: The application was not installed into.
+    """
+    container: Container | None = getattr(connection.app.state, _STATE, None)
+    if container is None:
+        raise OutOfContextError(
+            f"{connection.url.path}: nothing is injected into this application: call install(app) "
+            "before it starts"
+        )
+    async with container.scope(**given_by(connection)) as scope:
+        yield scope
+
+
+def Provided(name: str | None = None) -> Any:  # noqa: N802  # it is read like fastapi.Depends
+    """Have a parameter of a FastAPI view injected: `redis: Annotated[Redis, Provided()]`.
+
+    Views of Starlette need no mark.
+
+    Args:
+        name: The provider's name; by default the annotated type says which one it is.
+
+    Raises:
+        ImportError: FastAPI is not installed.
     """
     try:
-        from fastapi import Depends
+        from fastapi import params
     except ImportError as error:
         error.add_note("Provided() is for views of FastAPI; those of Starlette need no mark")
         raise
-    return Depends(_mark)
-
-
-async def _mark(connection: HTTPConnection) -> _Placeholder:
-    raise OutOfContextError(
-        f"a parameter of {connection.url.path} is marked with Provided(), and nothing injects it: "
-        "call install(app) before the application starts"
-    )
-
-
-async def _marked(connection: HTTPConnection) -> _Placeholder:
-    return _PLACEHOLDER
+    return _marks(params.Depends)(_resolver(name) if name is not None else None)
 
 
 def is_route(route: BaseRoute) -> bool:
-    """Whether FastAPI calls this route's view."""
+    """Whether FastAPI calls this route's view, with its dependencies."""
     return hasattr(route, "dependant")
 
 
-def wrap(container: Container, route: Any) -> None:
-    """Have the view of a route called with what is injected, after FastAPI's own dependencies."""
-    from fastapi import routing
+class _Resolver:
+    """A dependency that asks the request's scope for a value.
 
-    dependant = route.dependant
-    marked = {each.name for each in dependant.dependencies if each.call is _mark}
-    for each in dependant.dependencies:
-        if each.name in marked:
-            _change(each, call=_marked)
-    own = {*inspect.signature(dependant.call).parameters} - marked
-    view = View(container, dependant.call, names=own, leading=0)
-    what = "request_param_name" if hasattr(route, "methods") else "websocket_param_name"
-    name = getattr(dependant, what)
-    _change(dependant, call=_calling(view, name or _CONNECTION), **{what: name or _CONNECTION})
-    if hasattr(route, "get_route_handler"):  # it has noted what sort of function the view is
-        route.app = routing.request_response(route.get_route_handler())
+    Args:
+        key: What it asks for.
+    """
 
+    def __init__(self, key: Key) -> None:
+        from fastapi import params
 
-def _change(dependant: Any, **fields: Any) -> None:
-    """Change what FastAPI found out about a function, and forget what follows from it."""
-    for name, value in fields.items():
-        object.__setattr__(dependant, name, value)
-    for name in [name for name in vars(dependant) if name.startswith("is_")]:
-        del dependant.__dict__[name]
+        self._key = key
+        scope: Any = _before_the_response(params.Depends)
+        self.__signature__ = inspect.Signature(
+            [inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default=scope)]
+        )
+
+    async def __call__(self, scope: Scope) -> Any:
+        """The value."""
+        return await scope.get(self._key)
 
 
-def _calling(view: View, connection_name: str) -> Callable[..., Any]:
-    async def call(**values: Any) -> Any:
-        connection = values[connection_name]
-        if connection_name == _CONNECTION:
-            del values[_CONNECTION]
-        own = {name: value for name, value in values.items() if value is not _PLACEHOLDER}
-        return await view.call(connection, (), own)
+def _resolver(key: Key) -> _Resolver:
+    return _Resolver(key)
 
-    return call
+
+def _before_the_response(depends: Callable[..., Any]) -> Any:
+    """The scope's dependency, closed before the response is sent where FastAPI can do that."""
+    if "scope" in inspect.signature(depends).parameters:
+        return depends(request_scope, scope="function")
+    return depends(request_scope)
+
+
+def _marks(base: Any) -> Any:
+    """The class of marks: FastAPI sets the annotated type as what is to be called."""
+
+    class Mark(base):  # type: ignore[misc]  # a class that is known only now
+        def __init__(self, dependency: Any = None, *args: Any, **kwargs: Any) -> None:
+            super().__init__(_asked(dependency), *args, **kwargs)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, _asked(value) if name == "dependency" else value)
+
+    return Mark
+
+
+def _asked(dependency: Any) -> Any:
+    is_type = dependency is not None and not isinstance(dependency, _Resolver)
+    return _resolver(dependency) if is_type else dependency

@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import ModuleType
 from typing import Any
-from weakref import WeakSet
 
 from grelmicro import Grelmicro
 from grelmicro.inject import Container
 from grelmicro.inject import container as default_container
+from grelmicro.starlette._fastapi import serve_from
 from grelmicro.starlette._health import health_routes
 from grelmicro.starlette._problems import add_problems
 from grelmicro.starlette._routes import Routes
@@ -22,8 +22,8 @@ __all__ = ["install"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
-_installed: WeakSet[Starlette] = WeakSet()
-"""Applications that have an edge of their own: a cache of facts."""
+_EDGE = "__grelmicro_edge__"
+"""What marks an application that has an edge of its own."""
 
 
 def install(
@@ -56,15 +56,26 @@ def install(
     Raises:
         ValueError: It was called for this application already.
     """
-    if app in _installed:
+    if _has_edge(app):
         raise ValueError("install(): the application has an edge already")
-    _installed.add(app)
+    setattr(app, _EDGE, True)
     caller = sys.modules.get(sys._getframe(1).f_globals.get("__name__", ""))
-    edge = _Edge(app, micro, container or default_container, [*provider_modules], caller)
+    edge = _Edge(
+        app,
+        micro,
+        default_container if container is None else container,
+        [*provider_modules],
+        caller,
+    )
     app.router.lifespan_context = edge.lifespan(app.router.lifespan_context)
     add_problems(app)
+    serve_from(app, edge.container)
     if health:
         app.router.routes[:0] = edge.own_routes
+
+
+def _has_edge(app: object) -> bool:
+    return hasattr(app, _EDGE)
 
 
 class _Edge:
@@ -78,7 +89,7 @@ class _Edge:
     ) -> None:
         self._app = app
         self._micro = micro
-        self._container = container
+        self.container = container
         self._modules = modules
         self._caller = caller
         self._named: set[str] = set()
@@ -93,14 +104,14 @@ class _Edge:
                 if self._micro is not None:
                     await stack.enter_async_context(self._micro)
                 self._prepare()
-                await stack.enter_async_context(self._container)
+                await stack.enter_async_context(self.container)
                 yield await stack.enter_async_context(inner(app))
 
         return lifespan
 
     def _prepare(self) -> None:
         """Declare what there is to inject, and wrap what it is injected into."""
-        container = self._container
+        container = self.container
         container.discover_providers(*self._modules)
         container.discover_defaults()
         if self._caller is not None:
@@ -108,10 +119,11 @@ class _Edge:
         container.given(request=Request, websocket=WebSocket, connection=object)
         if self._micro is not None:
             self._add_all(self._micro)
-        routes = Routes(container, _installed.__contains__)
+        routes = Routes(container, _has_edge)
         routes.wrap(each for each in self._app.router.routes if each not in self.own_routes)
         for below in _mounted(self._app):
             add_problems(below)
+            serve_from(below, container)
 
     def _add_all(self, micro: Grelmicro) -> None:
         """Provide what the composer has, under names that nobody else has taken."""
@@ -121,9 +133,9 @@ class _Edge:
             self._add(provider, provider.short_name)
 
     def _add(self, value: object, name: str) -> None:
-        if name in self._named or name not in self._container:
+        if name in self._named or name not in self.container:
             self._named.add(name)
-            self._container.add(value, name)
+            self.container.add(value, name)
 
 
 def _mounted(app: Any) -> list[Starlette]:
@@ -132,7 +144,7 @@ def _mounted(app: Any) -> list[Starlette]:
     for route in getattr(app, "routes", ()):
         if isinstance(route, Mount | Host):
             below: Any = route.app
-            if isinstance(below, Starlette) and below not in _installed:
+            if isinstance(below, Starlette) and not _has_edge(below):
                 found.append(below)
             found += _mounted(below)
     return found

@@ -7,8 +7,8 @@ from typing import Any
 
 from grelmicro.errors import GrelmicroError
 from grelmicro.inject import Container
-from grelmicro.starlette import _fastapi
 from grelmicro.starlette._classes import injected_class
+from grelmicro.starlette._fastapi import is_route
 from grelmicro.starlette._views import View, is_injected
 from starlette.routing import (
     BaseRoute,
@@ -66,11 +66,9 @@ class Routes:
 
     def _view(self, route: Route | WebSocketRoute, names: Collection[str]) -> None:
         endpoint = route.endpoint
-        if _fastapi.is_route(route):
-            _fastapi.wrap(self._container, route)
-        elif is_injected(endpoint):
+        if is_route(route) or is_injected(endpoint):
             return
-        elif inspect.isclass(endpoint):
+        if inspect.isclass(endpoint):
             if (cls := injected_class(self._container, endpoint, names)) is not None:
                 _replace(route, lambda app: app is endpoint, cls)
         elif inspect.isroutine(_unwrapped(endpoint)):

@@ -42,7 +42,7 @@ def inject(view: F | None = None, /, *, container: Container | None = None) -> A
     """
     if view is None:
         return functools.partial(inject, container=container)
-    found = View(container or default_container, view, names=None)
+    found = View(default_container if container is None else container, view, names=None)
 
     @functools.wraps(view)
     async def injected(*args: Any, **kwargs: Any) -> Any:
