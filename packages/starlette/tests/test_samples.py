@@ -1,4 +1,4 @@
-"""The samples that the injection of views was specified by, over real HTTP, WebSocket and servers."""
+"""The samples that the injection of views was specified by, over real HTTP and WebSocket."""
 
 import asyncio
 import json
@@ -126,7 +126,7 @@ async def test_connected_clients(container: Container, serve: Any) -> None:
                 assert await two.recv() == "b of 2"
         there = container.values["clients"]
         async with asyncio.timeout(10):
-            while there:
+            while there:  # noqa: ASYNC110  # no event tells
                 await asyncio.sleep(0.001)
 
 

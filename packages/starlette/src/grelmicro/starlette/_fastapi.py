@@ -9,12 +9,11 @@ import inspect
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeAlias
 
-from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute
-
 from grelmicro.errors import OutOfContextError
 from grelmicro.inject import Container, Scope
 from grelmicro.starlette._views import given_by
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute
 
 __all__ = ["Provided", "is_route", "request_scope", "serve_from"]
 
@@ -50,9 +49,9 @@ async def request_scope(connection: HTTPConnection) -> AsyncGenerator[Scope]:
 
 
 def Provided(name: str | None = None) -> Any:  # noqa: N802  # it is read like fastapi.Depends
-    """Have a parameter of a FastAPI view injected: `redis: Annotated[Redis, Provided()]`.
+    """Mark a parameter of a FastAPI view as injected.
 
-    Views of Starlette need no mark.
+    `redis: Annotated[Redis, Provided()]`; views of Starlette need no mark.
 
     Args:
         name: The provider's name; by default the annotated type says which one it is.
