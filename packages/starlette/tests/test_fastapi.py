@@ -74,9 +74,7 @@ def app(container: Container) -> FastAPI:
     app.include_router(router)
 
     @app.websocket("/feed/{room}")
-    async def feed(
-        websocket: WebSocket, room: str, store: Annotated[Store, Provided()]
-    ) -> None:
+    async def feed(websocket: WebSocket, room: str, store: Annotated[Store, Provided()]) -> None:
         await websocket.accept()
         await websocket.send_json([room, *store.notes])
         await websocket.close()

@@ -106,11 +106,11 @@ class Routes:
         self, route: Route | WebSocketRoute, names: Collection[str]
     ) -> "_Replaced | None":
         endpoint: Any = route.endpoint
-        if is_injected(endpoint):
+        if is_injected(endpoint) or _is_of_fastapi(endpoint):
             return None
         if inspect.isclass(endpoint):
             cls = injected_class(self._container, endpoint, names)
-            return None if cls is None else _Replaced(route, endpoint.__eq__, cls)
+            return None if cls is None else _Replaced(route, lambda app: app is endpoint, cls)
         if not inspect.isroutine(_unwrapped(endpoint)):
             return None
         view = View(self._container, endpoint, names=names)
@@ -121,10 +121,10 @@ class Routes:
 class _Replaced:
     """An app in the place of a route's own, below the middleware of that route."""
 
-    def __init__(self, route: Any, is_it: Callable[[Any], object], new: Any) -> None:
+    def __init__(self, route: Any, is_it: Callable[[Any], bool], new: Any) -> None:
         self.route = route
         self.holder = route
-        while is_it(self.holder.app) is not True:
+        while not is_it(self.holder.app):
             self.holder = self.holder.app
             if not hasattr(self.holder, "app"):
                 raise InstallError(
@@ -133,6 +133,11 @@ class _Replaced:
                 )
         self.old: Any = self.holder.app
         self.new = new
+
+
+def _is_of_fastapi(endpoint: Any) -> bool:
+    """Whether it shows the schema or the documentation."""
+    return str(getattr(endpoint, "__module__", "")).partition(".")[0] == "fastapi"
 
 
 def _called(view: View) -> Callable[..., Any]:
