@@ -1,7 +1,7 @@
 """Consumers: the views and other functions that values are injected into."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from types import CoroutineType
 from typing import Any, Protocol, TypeVar
 
@@ -89,7 +89,7 @@ class Consumer:
         given: Mapping[str, Any] | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        failing: Callable[[], object] | None = None,
+        close: Callable[[Scope, BaseException], Awaitable[None]] = Scope.close,
     ) -> Any:
         """Call the function in a scope of its own, which is closed before this returns.
 
@@ -97,7 +97,7 @@ class Consumer:
             given: What the scope is opened with; None: the arguments, by their names.
             args: Passed on.
             kwargs: Passed on, with what is injected; what stands in it already is not displaced.
-            failing: Called before anything is closed because of an error.
+            close: How the scope is closed when something failed.
 
         Raises:
             OutOfContextError: The container is not open.
@@ -118,9 +118,7 @@ class Consumer:
             if self._is_async or type(result) is CoroutineType:
                 result = await result
         except BaseException as error:
-            if failing is not None:
-                failing()
-            await scope.close(error)
+            await close(scope, error)
             raise
         scope.is_open = False
         if scope.exits:

@@ -40,8 +40,6 @@ class Container(Declaring):
         super().__init__()
         self._consumers: list[Consumer] = []
         self._runtime = Runtime(grace)
-        self.grace: float = grace
-        """Seconds that a teardown may take once its task was cancelled."""
         self.values: Mapping[str | type, Any] = MappingProxyType(self._runtime.told)
         """The app-scoped values by name and by type, while the container is open."""
 

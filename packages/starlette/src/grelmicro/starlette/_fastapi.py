@@ -11,8 +11,7 @@ from typing import Any
 
 from grelmicro.errors import OutOfContextError
 from grelmicro.inject import Consumer, Container, Graph, Scope
-from grelmicro.starlette._shelter import Shelter
-from grelmicro.starlette._views import given_by
+from grelmicro.starlette._views import opened
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
@@ -23,9 +22,10 @@ _STATE = "grelmicro_container"
 
 
 def Provided(name: str | None = None) -> Any:  # noqa: N802  # it is read like fastapi.Depends
-    """Have a parameter of a FastAPI view injected: `redis: Annotated[Redis, Provided()]`.
+    """Have a parameter of a FastAPI view injected.
 
-    It comes from where the same parameter of another view would. Views of Starlette need no mark.
+    `redis: Annotated[Redis, Provided()]` comes from where `redis: Redis` would, if it were a
+    parameter of a Starlette view; those need no mark.
 
     Args:
         name: The provider's name, if it is not to be found by that of the parameter or its type.
@@ -117,15 +117,8 @@ async def request_scope(connection: HTTPConnection) -> AsyncGenerator[Scope]:
             f"{connection.url.path}: nothing is injected into this application: call install(app) "
             "before it starts"
         )
-    scope = await container.scope(**given_by(connection)).__aenter__()
-    try:
+    async with opened(container, connection) as scope:
         yield scope
-    except BaseException as error:
-        with Shelter() as shelter:  # not before: FastAPI does not close in reverse order
-            shelter.shield()
-            await scope.__aexit__(type(error), error, error.__traceback__)
-        raise
-    await scope.__aexit__(None, None, None)
 
 
 class _Marked:
