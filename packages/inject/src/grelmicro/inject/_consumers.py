@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from types import CoroutineType
+from types import CoroutineType, MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from grelmicro.inject._declarations import described, place_of
@@ -63,6 +63,7 @@ class Consumer:
         given: Collection[str] | None,
         *,
         autouse: bool,
+        used: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.function: Callable[..., Any] = function
         """The function itself."""
@@ -70,6 +71,8 @@ class Consumer:
         """The names that its caller passes; None where that is not known."""
         self.autouse: bool = autouse
         """Whether autouse providers run for it."""
+        self.used: Mapping[str, str] = used
+        """Names of providers, by the parameters that they are meant for."""
         self.linked: Linked | None = None
         """Its plan, as long as it stands."""
         self._host = host

@@ -66,9 +66,11 @@ class Routes:
             elif isinstance(route, Route | WebSocketRoute):
                 self._wrap_view(route, names)
 
-    def bind(self, graph: Graph) -> None:
-        """Tell FastAPI's marks what they stand for in a frozen graph."""
+    def bind(self, graph: Graph, app: Starlette) -> None:
+        """Bind FastAPI's marks, those of applications below too, in a frozen graph."""
         self._marks.bind(graph)
+        for each in (app, *self.apps):
+            self._marks.serve(each)
 
     def unwrap(self) -> None:
         """Give all routes their own views back."""
