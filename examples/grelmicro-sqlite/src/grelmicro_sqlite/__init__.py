@@ -1,0 +1,15 @@
+"""grelmicro on one SQLite file: caches, locks, rate limits and breakers for the processes of a host."""
+
+from grelmicro_sqlite.breaker import SQLiteCircuitBreakerAdapter
+from grelmicro_sqlite.cache import SQLiteCacheAdapter
+from grelmicro_sqlite.provider import SQLiteProvider
+from grelmicro_sqlite.ratelimiter import SQLiteRateLimiterAdapter
+from grelmicro_sqlite.sync import SQLiteSyncAdapter
+
+__all__ = [
+    "SQLiteCacheAdapter",
+    "SQLiteCircuitBreakerAdapter",
+    "SQLiteProvider",
+    "SQLiteRateLimiterAdapter",
+    "SQLiteSyncAdapter",
+]
