@@ -1,6 +1,6 @@
 """The cache: a row of bytes for each entry."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from grelmicro_sqlite.provider import SQLiteAdapter, Transaction
 from grelmicro_sqlite.schema import NOW, microseconds
@@ -21,7 +21,9 @@ WHERE prefix = :prefix AND key = :key AND expires_at > :now RETURNING 1"""
 
 _DELETE = "DELETE FROM cache WHERE prefix = :prefix AND key = :key"
 
-_CLEAR = "DELETE FROM cache WHERE prefix = :prefix AND substr(key, 1, length(:start)) = :start"
+_CLEAR = """
+DELETE FROM cache WHERE prefix = :prefix
+AND (:start = x'' OR substr(key, 1, length(:start)) = :start)"""
 
 
 class SQLiteCacheAdapter(SQLiteAdapter):

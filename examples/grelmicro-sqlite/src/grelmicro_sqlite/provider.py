@@ -225,9 +225,7 @@ class SQLiteAdapter(ProviderAdapter[SQLiteProvider]):
         self._prefix = prefix
 
 
-async def _rows(
-    connection: aiosqlite.Connection, query: str, values: dict[str, object]
-) -> Rows:
+async def _rows(connection: aiosqlite.Connection, query: str, values: dict[str, object]) -> Rows:
     return [tuple(row) for row in await connection.execute_fetchall(query, values)]
 
 
