@@ -1,4 +1,4 @@
-"""grelmicro on one SQLite file: caches, locks, rate limits and breakers for the processes of a host."""
+"""Caches, locks, rate limits and circuit breakers for the processes of a host, in one SQLite file."""
 
 from grelmicro_sqlite.breaker import SQLiteCircuitBreakerAdapter
 from grelmicro_sqlite.cache import SQLiteCacheAdapter
