@@ -1,7 +1,8 @@
 """The provider: one file, one connection of this process to it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
@@ -55,7 +56,7 @@ class SQLiteProvider(Provider):
 
     Args:
         url: `sqlite:///relative/path` or `sqlite:////absolute/path`, with `%20` and the like.
-        timeout: Seconds to wait for other processes that write.
+        timeout: Seconds to wait for this process's other operations, and again for other processes.
 
     Raises:
         ValueError: `url` is none of these, or `timeout` is no positive number of seconds.
@@ -70,6 +71,7 @@ class SQLiteProvider(Provider):
         self._timeout = timeout
         self._connection: aiosqlite.Connection | None = None
         self._entered = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -90,8 +92,18 @@ class SQLiteProvider(Provider):
         return self._connection
 
     async def __aenter__(self) -> Self:
-        """Open the file, and make what tables are missing."""
-        await self._whole(self._enter())
+        """Open the file, and make what tables are missing.
+
+        Raises:
+            OutOfContextError: It is open on another event loop.
+        """
+        self._move_to(asyncio.get_running_loop())
+        self._entered += 1
+        try:
+            await self._whole(self._open())
+        except BaseException:
+            await self._leave()
+            raise
         return self
 
     async def __aexit__(
@@ -101,7 +113,7 @@ class SQLiteProvider(Provider):
         traceback: TracebackType | None,
     ) -> None:
         """Let transactions end, and close the file."""
-        await self._whole(self._exit())
+        await self._leave()
 
     async def ping(self) -> float:
         """Read the file's clock; the seconds that it took."""
@@ -152,21 +164,41 @@ class SQLiteProvider(Provider):
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def _enter(self) -> None:
-        async with self._turn:
-            if not self._entered:
-                self._connection = await self._connected()
-            self._entered += 1
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is self._loop:
+            return
+        if self._entered:
+            raise OutOfContextError(f"{self!r} is open on another event loop")
+        self._loop, self._turn = loop, asyncio.Lock()
 
-    async def _exit(self) -> None:
-        others = self._tasks - {asyncio.current_task()}
-        if others and self._entered == 1:
+    async def _leave(self) -> None:
+        self._entered -= 1
+        if not self._entered:
+            await self._whole(self._close())
+
+    async def _open(self) -> None:
+        async with self._turn:
+            if self._connection is None:
+                self._connection = await self._connected()
+
+    async def _close(self) -> None:
+        if others := self._tasks - {asyncio.current_task()}:
             await asyncio.wait(others)
         async with self._turn:
-            self._entered -= 1
-            if not self._entered:
-                connection, self._connection = self.client, None
+            connection = self._connection
+            if connection is not None and not self._entered:  # nobody has opened it meanwhile
+                self._connection = None
                 await connection.close()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[aiosqlite.Connection]:
+        """The connection, when it is free."""
+        async with asyncio.timeout(self._timeout):
+            await self._turn.acquire()
+        try:
+            yield self.client
+        finally:
+            self._turn.release()
 
     async def _connected(self) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(
@@ -195,14 +227,13 @@ class SQLiteProvider(Provider):
                 return
 
     async def _read(self, query: str, values: dict[str, object]) -> Rows:
-        async with self._turn:
-            return await _rows(self.client, query, values)
+        async with self._alone() as connection:
+            return await _rows(connection, query, values)
 
     async def _transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        async with self._turn:
-            connection = self.client
-            await connection.execute_fetchall("BEGIN IMMEDIATE")
+        async with self._alone() as connection:
             try:
+                await _rows(connection, "BEGIN IMMEDIATE", {})
                 now = (await _rows(connection, TICK, {"wall": wall()}))[0][0]
                 done = await work(Transaction(connection, now))
                 await connection.commit()
@@ -221,6 +252,8 @@ class SQLiteAdapter(ProviderAdapter[SQLiteProvider]):
     """
 
     def __init__(self, provider: SQLiteProvider, *, prefix: str = "") -> None:
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix: expected a text, not {type(prefix).__name__}")
         super().__init__(provider=provider, make=lambda: provider)
         self._prefix = prefix
 

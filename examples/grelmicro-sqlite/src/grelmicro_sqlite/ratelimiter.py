@@ -34,6 +34,11 @@ _SECOND = 1_000_000
 class _Quota(ABC):
     """The arithmetic of a configuration. States are texts, times microseconds."""
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its numbers: what tells its keys from those of others."""
+
     @abstractmethod
     def take(self, state: str | None, now: int, cost: int) -> tuple[RateLimitResult, str, int]:
         """Take permits of a state; the decision, the state after it, and when that is full."""
@@ -46,6 +51,10 @@ class _Bucket(_Quota):
     limit: int
     each: Fraction
     """Microseconds in which a permit comes back."""
+
+    @property
+    def name(self) -> str:
+        return f"bucket {self.limit} {self.each}"
 
     def take(self, state: str | None, now: int, cost: int) -> tuple[RateLimitResult, str, int]:
         most = self.limit * self.each
@@ -70,6 +79,10 @@ class _Window(_Quota):
     limit: int
     width: int
     """Microseconds."""
+
+    @property
+    def name(self) -> str:
+        return f"window {self.limit} {self.width}"
 
     def take(self, state: str | None, now: int, cost: int) -> tuple[RateLimitResult, str, int]:
         taken, end = map(int, state.split()) if state else (0, 0)
@@ -153,7 +166,7 @@ class SQLiteStrategy:
         await self._adapter.forget(self._named(key))
 
     def _named(self, key: str) -> str:
-        return f"{self._quota!r} {key}"
+        return f"{self._quota.name} {key}"
 
 
 def _quota_of(config: RateLimitConfig) -> _Quota:
