@@ -1,8 +1,10 @@
-"""What the kit cannot know: the clock of a host that is set back, and processes that begin at once."""
+"""What the kit cannot know: a clock that is set back, and processes that begin at once."""
 
 import asyncio
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,22 @@ import pytest
 from grelmicro_sqlite import SQLiteProvider, provider
 
 HOUR = 3_600_000_000
+
+TAKE = """
+import asyncio, os, sys
+from grelmicro_sqlite import SQLiteProvider
+
+async def take(number):
+    async with SQLiteProvider(f"sqlite:///{sys.argv[1]}/{number}.db") as file:
+        return await file.sync().acquire(name="n", token=str(os.getpid()), duration=60)
+
+async def main():
+    return [await take(number) for number in range(20)]
+
+print("ready", flush=True)
+sys.stdin.readline()
+print(asyncio.run(main()))
+"""
 
 
 async def test_a_clock_set_back_prolongs_no_lease(
@@ -28,20 +46,23 @@ async def test_a_clock_set_back_prolongs_no_lease(
         assert await locks.acquire(name="n", token="b", duration=10) > first
 
 
-def test_processes_make_the_file_at_once(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
-        urls = [f"sqlite:///{tmp_path}/{number // 4}.db" for number in range(40)]
-        numbers = [*pool.map(_take, urls)]
-    for start in range(0, 40, 4):
-        assert sum(number > 0 for number in numbers[start : start + 4]) == 1
+async def test_processes_make_the_file_at_once(tmp_path: Path) -> None:
+    processes = [await _process(tmp_path) for _ in range(4)]
+    for each in processes:
+        assert each.stdout is not None
+        await each.stdout.readline()
+    told = await asyncio.gather(*(each.communicate(b"go\n") for each in processes))
+    taken = [json.loads(out) for out, _ in told]
+    assert [len([n for n in numbers if n > 0]) for numbers in zip(*taken, strict=True)] == [1] * 20
 
 
-def _take(url: str) -> int:
-    async def take() -> int:
-        async with SQLiteProvider(url) as file:
-            return await file.sync().acquire(name="n", token=str(object()), duration=60)
-
-    return asyncio.run(take())
+async def _process(folder: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", TAKE, folder),
+        stdin=PIPE,
+        stdout=PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
 
 
 async def test_an_opening_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:

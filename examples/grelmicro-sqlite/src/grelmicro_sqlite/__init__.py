@@ -1,4 +1,4 @@
-"""Caches, locks, rate limits and circuit breakers for the processes of a host, in one SQLite file."""
+"""Caches, locks, rate limits and circuit breakers in one SQLite file, for all who open it."""
 
 from grelmicro_sqlite.breaker import SQLiteCircuitBreakerAdapter
 from grelmicro_sqlite.cache import SQLiteCacheAdapter
