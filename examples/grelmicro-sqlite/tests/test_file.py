@@ -6,6 +6,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from time import time
 
 import pytest
 
@@ -14,18 +15,20 @@ from grelmicro_sqlite import SQLiteProvider, provider
 HOUR = 3_600_000_000
 
 TAKE = """
-import asyncio, os, sys
+import asyncio, os, sys, time
 from grelmicro_sqlite import SQLiteProvider
 
 async def take(number):
+    while time.time() < begin + number * 0.02:
+        pass  # all begin in the same moment
     async with SQLiteProvider(f"sqlite:///{sys.argv[1]}/{number}.db") as file:
         return await file.sync().acquire(name="n", token=str(os.getpid()), duration=60)
 
 async def main():
-    return [await take(number) for number in range(20)]
+    return [await take(number) for number in range(60)]
 
 print("ready", flush=True)
-sys.stdin.readline()
+begin = float(sys.stdin.readline())
 print(asyncio.run(main()))
 """
 
@@ -33,16 +36,16 @@ print(asyncio.run(main()))
 async def test_a_clock_set_back_prolongs_no_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    time = 100 * HOUR
-    monkeypatch.setattr(provider, "wall", lambda: time)
+    now = 100 * HOUR
+    monkeypatch.setattr(provider, "wall", lambda: now)
     async with SQLiteProvider(f"sqlite:///{tmp_path}/file.db") as file:
         locks = file.sync()
         first = await locks.acquire(name="n", token="a", duration=10)
-        time -= 2 * HOUR
+        now -= 2 * HOUR
         assert not await locks.acquire(name="n", token="b", duration=10)
-        time += 9_999_999
+        now += 9_999_999
         assert not await locks.acquire(name="n", token="b", duration=10)
-        time += 1
+        now += 1
         assert await locks.acquire(name="n", token="b", duration=10) > first
 
 
@@ -51,9 +54,10 @@ async def test_processes_make_the_file_at_once(tmp_path: Path) -> None:
     for each in processes:
         assert each.stdout is not None
         await each.stdout.readline()
-    told = await asyncio.gather(*(each.communicate(b"go\n") for each in processes))
+    begin = f"{time() + 0.1}\n".encode()
+    told = await asyncio.gather(*(each.communicate(begin) for each in processes))
     taken = [json.loads(out) for out, _ in told]
-    assert [len([n for n in numbers if n > 0]) for numbers in zip(*taken, strict=True)] == [1] * 20
+    assert [len([n for n in numbers if n > 0]) for numbers in zip(*taken, strict=True)] == [1] * 60
 
 
 async def _process(folder: Path) -> asyncio.subprocess.Process:
