@@ -35,9 +35,12 @@ class Fleet(NamedTuple):
             return "prefix", self.space
         return "table_name", f"{self.space}.breakers"
 
-    async def breakers(self, url: str | None = None, **settings: Any) -> Any:
+    async def breakers(
+        self, url: str | None = None, *, timeout: float = 5.0, **settings: Any
+    ) -> Any:
         """Another replica's backend of breakers, open until the end of the test."""
-        provider = from_url(url or self.url)
+        make: Any = type(from_url(self.url))
+        provider = make(url or self.url, timeout=timeout)
         await self.stack.enter_async_context(provider)
         option, space = self.breaker_space()
         backend = provider.breaker(**{option: space}, **settings)

@@ -35,8 +35,8 @@ class Replicas:
         return await self.fleet.breakers(url, **settings)
 
     async def replica(self, url: str | None = None, **settings: Any) -> CircuitBreaker:
-        lease = settings.pop("permit_lease", 5.0)
-        backend = await self.backend(url, permit_lease=lease)
+        lease, timeout = settings.pop("permit_lease", 5.0), settings.pop("timeout", 5.0)
+        backend = await self.backend(url, permit_lease=lease, timeout=timeout)
         each = CircuitBreaker(self.name, backend=backend, **settings)
         assert each.state is CLOSED
         return each
@@ -415,6 +415,7 @@ async def test_while_the_server_is_gone_each_goes_by_itself_and_says_so_once(
     await until(lambda: fleet_of(two).is_away, 10)
     own_fleet.server.restart()
     await until(lambda: two.state is OPEN, 15)
+    await until(lambda: not (fleet_of(one).is_away or fleet_of(two).is_away), 15)
     said = [each.message for each in caplog.records if each.name == "grelmicro.resilience"]
     assert sum("go by what this process knows" in each for each in said) == 2  # each once
     assert sum("are shared again" in each for each in said) == 2
@@ -442,6 +443,30 @@ async def test_permits_are_granted_here_while_the_server_is_gone(own_fleet: Flee
     await until(lambda: not fleet_of(each).is_away and not fleet_of(each)._pushers, 10)
     await late.transition_to_forced_open()
     await all_are([each], FORCED_OPEN)
+
+
+async def test_a_server_that_stalls_holds_a_probe_up_for_its_timeout_and_nobody_else(
+    own_fleet: Fleet,
+) -> None:
+    those = Replicas(own_fleet)
+    settings: dict[str, Any] = {"success_threshold": 1, "error_threshold": 1, "timeout": 0.5}
+    each = await those.replica(**settings, reset_timeout=0.1)
+    await listening([each])
+    await each.transition_to_half_open()
+    own_fleet.server.pause()
+    try:
+        async with asyncio.timeout(4):
+            await succeed(each)
+            assert each.state is CLOSED
+            async with asyncio.timeout(0.4):  # what is closed asks nobody
+                await succeed(each)
+                await fail(each)
+                await asyncio.sleep(0.15)
+                await succeed(each)
+        assert fleet_of(each).is_away
+    finally:
+        own_fleet.server.resume()
+    await until(lambda: not fleet_of(each).is_away, 10)
 
 
 async def test_what_the_server_forgot_is_told_anew(those: Replicas) -> None:

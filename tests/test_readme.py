@@ -35,6 +35,13 @@ COMMANDS = {
     "pip install ./packages/core ./packages/redis ./packages/postgres": (
         "packages/core packages/redis packages/postgres"
     ),
+    # tests-shared/tests/test_kit_run.py runs these, on a distribution called acme.
+    (
+        "pytest --pyargs grelmicro.testing.conformance --provider acme "
+        "--conformance-report acme.json"
+    ): "tests-shared/tests/test_kit_run.py",
+    "python -m grelmicro conformance acme": "tests-shared/tests/test_kit_run.py",
+    "python -m grelmicro.testing table acme.json": "tests-shared/tests/test_kit_run.py",
     # Run by test_one_variable_moves_the_first_program_to_redis.
     f"GRELMICRO_URL={REDIS} python prices.py": "",
 }

@@ -8,7 +8,7 @@ import pytest
 from grelmicro import Grelmicro
 from grelmicro.cache import TTLCache, cached
 from grelmicro.sync import Lock
-from grelmicro.testing._application import VirtualClock
+from grelmicro.testing.application import VirtualClock
 
 
 async def test_a_cached_value_ends_when_the_clock_is_advanced(

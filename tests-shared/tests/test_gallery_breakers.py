@@ -8,7 +8,7 @@ import pytest
 
 from grelmicro.providers import Provider
 from grelmicro.resilience import Circuit, CircuitBreakerConfig, CircuitBreakerState
-from grelmicro.resilience._circuit import Admission, Period, Probe
+from grelmicro.resilience._tickets import Admission, Period, Probe
 from grelmicro.resilience.memory import MemoryCircuitBreakerAdapter
 from grelmicro.testing.conformance import Clause, Subject, clauses
 

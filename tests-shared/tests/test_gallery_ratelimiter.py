@@ -171,8 +171,8 @@ class TakesAPart(Strategy):
 
 @breaks("acquire.comes_back")
 class SaysTooSoon(Strategy):
-    def answer(self, *args: Any) -> Any:
-        found = super().answer(*args)
+    def answer(self, allowed: bool, taken: float, at: float, cost: int) -> Any:
+        found = super().answer(allowed, taken, at, cost)
         return found._replace(retry_after=found.retry_after / 3)
 
 
@@ -254,8 +254,10 @@ class CountsInFewDigits(Strategy):
     "call.by_keyword", *(each.id.partition(".")[2] for each in CLAUSES if "open" not in each.id)
 )
 class OtherNames(Strategy):
-    async def acquire(self, *, name: str, cost: int) -> Any:  # type: ignore[override]
+    async def asked_by_name(self, *, name: str, cost: int) -> Any:
         return await super().acquire(key=name, cost=cost)
+
+    acquire: Any = asked_by_name
 
 
 @breaks("cancel.in_step")

@@ -76,6 +76,15 @@ class Grelmicro:
         """The declared components, in order."""
         return tuple(self._declared.values())
 
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """The providers that are listed, or that listed components borrow; each once."""
+        found = (
+            item if isinstance(item, Provider) else getattr(item, "provider", None)
+            for item in self._items
+        )
+        return tuple(dict.fromkeys(each for each in found if isinstance(each, Provider)))
+
     @classmethod
     def current(cls) -> "Grelmicro":
         """The context's app; else the only one open in this process.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grelmicro import Grelmicro
-    from grelmicro.testing._application import VirtualClock
+    from grelmicro.testing.application import VirtualClock
     from grelmicro.testing.conformance._pytest import Kit, Openings
     from grelmicro.testing.proxy import FaultProxy
     from grelmicro.testing.servers import PostgresServer, RedisCluster, RedisSentinel, RedisServer
@@ -96,7 +96,7 @@ def conformance_openings(pytestconfig: pytest.Config) -> Openings:
 @pytest.fixture
 def micro() -> Iterator[Grelmicro]:
     """An app on memory, opened: the one that primitives without a `backend` find."""
-    from grelmicro.testing._application import app_on_memory
+    from grelmicro.testing.application import app_on_memory
 
     with app_on_memory() as app:
         yield app
@@ -105,7 +105,7 @@ def micro() -> Iterator[Grelmicro]:
 @pytest.fixture
 def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
     """The clock of the backends in memory; ask for it before those are made."""
-    from grelmicro.testing._application import VirtualClock
+    from grelmicro.testing.application import VirtualClock
 
     clock = VirtualClock()
     clock.take_over(monkeypatch)

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from grelmicro._threads import loop_of, on_a_loop, run_on, thread_here
-from grelmicro.resilience._circuit import Admission
+from grelmicro.resilience._tickets import Admission
 
 if TYPE_CHECKING:
     from grelmicro.resilience._circuit_breaker import CircuitBreaker

@@ -2,12 +2,11 @@
 
 import logging
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Generator
 from datetime import UTC, datetime
-from enum import IntEnum
 from time import monotonic
-from typing import Any, NamedTuple, TypeAlias, TypeGuard
-from weakref import WeakSet, ref
+from typing import Any, TypeGuard
+from weakref import WeakSet
 
 from grelmicro.errors import CircuitBreakerError
 from grelmicro.resilience._breaker_config import CircuitBreakerConfig
@@ -16,10 +15,10 @@ from grelmicro.resilience._breaker_state import (
     CircuitBreakerMetrics,
     CircuitBreakerState,
 )
-from grelmicro.resilience._ready import NOTHING
+from grelmicro.resilience._tickets import RIDES, Admission, Period, Probe, Says, Ticket
 from grelmicro.resilience._windows import Window, window_of
 
-__all__ = ["RIDES", "Admission", "Circuit", "Period", "Probe", "Says", "Ticket"]
+__all__ = ["CLOSED", "HALF_OPEN", "OPEN", "Circuit"]
 
 CLOSED = CircuitBreakerState.CLOSED
 OPEN = CircuitBreakerState.OPEN
@@ -30,55 +29,14 @@ FORCED_CLOSED = CircuitBreakerState.FORCED_CLOSED
 _log = logging.getLogger("grelmicro.resilience")
 
 
-class Period:
-    """A stretch of time without a change of state; the ticket of the calls it lets through.
+class _Done:
+    """What there is to wait for where nothing is, any number of times."""
 
-    What ends in another period than it began in changes nothing.
-    """
-
-    __slots__ = ()
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
 
 
-class Probe:
-    """The ticket of a call that a half-open circuit lets through.
-
-    Its permit is given back when the call ends, or when nobody knows of the call any more.
-
-    Args:
-        period: When it began.
-        owner: The task or thread whose call it is.
-        token: What a fleet knows it by.
-    """
-
-    __slots__ = ("__weakref__", "owner", "period", "token")
-
-    def __init__(self, period: Period, owner: object, token: str = "") -> None:
-        self.period = period
-        self.owner = ref(owner)  # a task refers to its context, and that to its probe
-        self.token = token
-
-
-class Says(IntEnum):
-    """What a probe says of what is guarded."""
-
-    NOTHING = 0
-    GOOD = 1
-    BAD = 2
-
-
-Ticket: TypeAlias = Period | Probe
-
-RIDES = Period()
-"""The ticket of a call within a probe of the same task: the probe tells how it went."""
-
-
-class Admission(NamedTuple):
-    """A call that was let through."""
-
-    circuit: "Circuit"
-    ticket: Ticket
-    started: float
-    """When it began, by the monotonic clock; 0 where nobody measures."""
+_DONE = _Done()
 
 
 class Circuit:
@@ -95,7 +53,7 @@ class Circuit:
     def __init__(self, name: str, config: CircuitBreakerConfig) -> None:
         self.name = name
         self.config = config
-        self.succeeded = 0
+        self.succeeded: int = 0
         """Successes; for those that told nothing else, the breaker counts."""
         self.passing: Admission | None = None
         """What calls get as long as they just pass."""
@@ -280,7 +238,7 @@ class Circuit:
         with self._lock:
             self._begin(state)
         self._tell()
-        return NOTHING
+        return _DONE
 
     def restart(self) -> Awaitable[None]:
         """Be closed, and forget what was counted here."""

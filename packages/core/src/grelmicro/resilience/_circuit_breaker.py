@@ -1,9 +1,9 @@
 """`CircuitBreaker`: no calls to what fails anyway."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Self, TypeAlias, TypeVar
 
 from grelmicro._sources import backend_source
 from grelmicro._threads import task_here
@@ -14,12 +14,12 @@ from grelmicro.resilience._breaker_state import (
     CircuitBreakerState,
 )
 from grelmicro.resilience._breaker_threads import ThreadCircuitBreaker
-from grelmicro.resilience._circuit import Admission, Circuit
+from grelmicro.resilience._circuit import Circuit
 from grelmicro.resilience._contract import CircuitBreakerBackend
 from grelmicro.resilience._guarded import guarded
 from grelmicro.resilience._limiter_checks import check_name
 from grelmicro.resilience._memory_limits import has_gil
-from grelmicro.resilience._ready import NOTHING, ready
+from grelmicro.resilience._tickets import Admission
 
 __all__ = ["CircuitBreaker"]
 
@@ -39,6 +39,7 @@ Calls that just pass all have the same admission, until the state changes: to co
 is enough. They are remembered one by one as long as calls with another admission run, or within a
 call that is remembered.
 """
+_innermost = _calls.get
 
 _HAS_GIL = has_gil()
 """Without it, to count is not one step."""
@@ -116,9 +117,9 @@ class CircuitBreaker:
         self._listeners = [*listeners]
         self._find: Callable[[], CircuitBreakerBackend] = backend_source("circuitbreaker", backend)
         self._binding: tuple[Any, Any, Any, Any, Any] = (None, None, None, (), None)
-        self._entered = ready(self)
         self._running = 0
-        self._counted: Admission | None = None
+        self._counting: Any = None
+        self._counted: Any = None
 
     @property
     def name(self) -> str:
@@ -185,72 +186,56 @@ class CircuitBreaker:
         """
         return guarded(self, function)
 
-    if TYPE_CHECKING:
+    async def __aenter__(self) -> Self:
+        """Let a call through.
 
-        async def __aenter__(self) -> Self: ...
-
-        async def __aexit__(
-            self,
-            exc_type: type[BaseException] | None,
-            exc: BaseException | None,
-            traceback: TracebackType | None,
-        ) -> None: ...
-
-    else:  # the same for whoever awaits them, in less time than coroutines take
-
-        def __aenter__(self):
-            """Let a call through.
-
-            Raises:
-                CircuitBreakerError: It is not let through.
-                NoActiveAppError: No backend was given and no app is open.
-            """
-            backend = self._find()
-            bound, cls, own, patched, circuit = self._binding
-            if backend is not bound or "circuit" in patched or cls.circuit is not own:
-                circuit = self.circuit_on(backend)
-            admission = circuit.passing
-            if admission is None:
-                return self._ask(circuit)
-            if _calls.get() is None and (admission is self._counted or self._counts(admission)):
-                self._running += 1
-            else:
-                _calls.set((self, admission, _calls.get()))
-            return self._entered
-
-        def __aexit__(self, exc_type, exc, traceback):
-            """Count what became of it."""
-            call = _calls.get()
-            if call is not None:
-                self._leave(call, exc)
-            elif self._running:
-                self._running -= 1
-                admission = self._counted
-                circuit = admission.circuit
-                if exc is None and admission is circuit.quiet:
-                    circuit.succeeded += 1
-                else:
-                    circuit.leave(admission, exc)
-            return NOTHING
-
-    def _ask(self, circuit: Circuit) -> Awaitable[Any]:
-        admission = circuit.enter(task_here())
-        if not isinstance(admission, Admission):
-            return self._admitted(admission)
-        _calls.set((self, admission, _calls.get()))
-        return self._entered
-
-    async def _admitted(self, asked: Coroutine[Any, Any, Admission]) -> Self:
-        admission = await asked
-        _calls.set((self, admission, _calls.get()))
+        Raises:
+            CircuitBreakerError: It is not let through.
+            NoActiveAppError: No backend was given and no app is open.
+        """
+        backend = self._find()
+        bound, cls, own, patched, circuit = self._binding
+        if backend is not bound or "circuit" in patched or cls.circuit is not own:
+            circuit = self.circuit_on(backend)
+        admission = circuit.passing
+        if admission is None:
+            await self._ask(circuit)
+        elif _innermost() is None and (admission is self._counted or self._counts(circuit)):
+            self._running += 1
+        else:
+            _calls.set((self, admission, _innermost()))
         return self
 
-    def _counts(self, admission: Admission) -> bool:
-        """Count calls with this admission from now on, if none is counted with another."""
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Count what became of it."""
+        call = _innermost()
+        if call is not None:
+            self._leave(call, exc)
+        elif self._running:
+            self._running -= 1
+            admission, circuit = self._counted, self._counting
+            if exc is None and circuit.quiet is admission:
+                circuit.succeeded += 1
+            else:
+                circuit.leave(admission, exc)
+
+    async def _ask(self, circuit: Circuit) -> None:
+        admission = circuit.enter(task_here())
+        if not isinstance(admission, Admission):
+            admission = await admission
+        _calls.set((self, admission, _innermost()))
+
+    def _counts(self, circuit: Circuit) -> bool:
+        """Count the calls that just pass a circuit now, if no others are counted."""
         if self._running or not _HAS_GIL:
             return False
-        self._counted = admission
-        return True
+        self._counting, self._counted = circuit, circuit.passing
+        return self._counted is not None
 
     def _leave(self, call: _Call, error: BaseException | None) -> None:
         """Leave the innermost call of this breaker.
@@ -270,8 +255,7 @@ class CircuitBreaker:
             admission.circuit.leave(admission, error)
         elif self._running:
             self._running -= 1
-            assert self._counted is not None
-            self._counted.circuit.leave(self._counted, error)
+            self._counting.leave(self._counted, error)
 
     def circuit_on(self, backend: CircuitBreakerBackend) -> Circuit:
         """The circuit on a backend, remembered unless the backend's `circuit` is patched."""

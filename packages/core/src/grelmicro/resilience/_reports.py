@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from grelmicro.resilience._breaker_state import CircuitBreakerState
-from grelmicro.resilience._circuit import Says
+from grelmicro.resilience._tickets import Says
 
 __all__ = ["STATES", "Answer", "Ask", "Push", "Record", "Report"]
 

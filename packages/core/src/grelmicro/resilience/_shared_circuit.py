@@ -10,18 +10,9 @@ from typing import Any, Protocol
 from grelmicro.errors import ResilienceError
 from grelmicro.resilience._breaker_config import CircuitBreakerConfig
 from grelmicro.resilience._breaker_state import CircuitBreakerState
-from grelmicro.resilience._circuit import (
-    CLOSED,
-    HALF_OPEN,
-    OPEN,
-    RIDES,
-    Admission,
-    Circuit,
-    Probe,
-    Says,
-    Ticket,
-)
+from grelmicro.resilience._circuit import CLOSED, HALF_OPEN, OPEN, Circuit
 from grelmicro.resilience._reports import Answer, Ask, Push, Record, Report
+from grelmicro.resilience._tickets import RIDES, Admission, Probe, Says, Ticket
 
 __all__ = ["SharedCircuit"]
 
