@@ -12,8 +12,8 @@ known, in one step that no other report comes between, and returns the `Answer`.
 which order; while the backend is closed, `exchange` and `look` raise `OutOfContextError`.
 """
 
-from grelmicro.resilience._circuit import Says
 from grelmicro.resilience._fleet import Fleet, SharedBackend
 from grelmicro.resilience._reports import Answer, Ask, Record, Report
+from grelmicro.resilience._tickets import Says
 
 __all__ = ["Answer", "Ask", "Fleet", "Record", "Report", "Says", "SharedBackend"]
