@@ -313,7 +313,7 @@ async def test_it_starts_again_and_again(container: Container, serve: Any, steps
     for _ in range(3):
         async with serve(app) as client:
             assert (await client.get("/")).text == "resource"
-    with pytest.raises(ValueError, match="has an edge already"):
+    with pytest.raises(ValueError, match="installed into already"):
         install(app, container=container)
 
 

@@ -85,7 +85,11 @@ class Consumer:
         return f"view {described(self.function)!r} ({place_of(self.function)})"
 
     async def run(
-        self, given: Mapping[str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        given: Mapping[str, Any] | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        failing: Callable[[], object] | None = None,
     ) -> Any:
         """Call the function in a scope of its own, which is closed before this returns.
 
@@ -93,6 +97,7 @@ class Consumer:
             given: What the scope is opened with; None: the arguments, by their names.
             args: Passed on.
             kwargs: Passed on, with what is injected; what stands in it already is not displaced.
+            failing: Called before anything is closed because of an error.
 
         Raises:
             OutOfContextError: The container is not open.
@@ -113,6 +118,8 @@ class Consumer:
             if self._is_async or type(result) is CoroutineType:
                 result = await result
         except BaseException as error:
+            if failing is not None:
+                failing()
             await scope.close(error)
             raise
         scope.is_open = False

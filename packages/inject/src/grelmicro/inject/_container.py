@@ -40,6 +40,8 @@ class Container(Declaring):
         super().__init__()
         self._consumers: list[Consumer] = []
         self._runtime = Runtime(grace)
+        self.grace: float = grace
+        """Seconds that a teardown may take once its task was cancelled."""
         self.values: Mapping[str | type, Any] = MappingProxyType(self._runtime.told)
         """The app-scoped values by name and by type, while the container is open."""
 
@@ -101,6 +103,21 @@ class Container(Declaring):
             self._runtime.compile(self._graph)
         return self._graph
 
+    def thaw(self) -> None:
+        """Let it be declared to again, where it was frozen and never opened.
+
+        Raises:
+            OutOfContextError: It is open.
+        """
+        if self.is_open:
+            raise OutOfContextError("thaw(): the container is open; leave it first")
+        self._graph = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was entered and not left."""
+        return self._runtime.is_open
+
     def scope(self, **given: Any) -> Scope:
         """Open a request scope, with `async with`; autouse providers run in it.
 
@@ -136,7 +153,7 @@ class Container(Declaring):
             OutOfContextError: It is open already.
             GraphError: Something does not fit together.
         """
-        if self._runtime.is_open:
+        if self.is_open:
             raise OutOfContextError(
                 "this container is open already: make another one, or leave it first"
             )

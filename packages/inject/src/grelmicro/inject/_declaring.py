@@ -13,7 +13,7 @@ from grelmicro.inject._declarations import (
     mark,
     value_of,
 )
-from grelmicro.inject._errors import DeclarationError
+from grelmicro.inject._errors import DeclarationError, ProviderNotFoundError
 from grelmicro.inject._graph import Graph
 from grelmicro.inject._registry import Registry
 
@@ -97,6 +97,18 @@ class Declaring:
             DeclarationError: It is None without a name, or the graph is frozen.
         """
         self._enter(value_of(value, name))
+
+    def remove(self, name: str) -> None:
+        """Take back what is declared under a name.
+
+        Raises:
+            ProviderNotFoundError: Nothing is.
+            DeclarationError: The graph is frozen.
+        """
+        self._check_thawed(f"the removal of {name!r}")
+        if name not in self._registry.named:
+            raise ProviderNotFoundError(f"remove(): nothing is declared as {name!r}")
+        self._registry.leave(name)
 
     def register(self, adapter: F) -> F:
         """Provide a type: the one that a function, a class method or a class returns.

@@ -41,6 +41,13 @@ class Registry:
         self.aliases.pop(name, None)
         self.functions[declaration.function] = name
 
+    def leave(self, name: str) -> None:
+        """Forget what has a name."""
+        declaration = self.named.pop(name)
+        self._entered.discard(declaration)
+        if self.functions.get(declaration.function) == name:
+            del self.functions[declaration.function]
+
     def give(self, types: dict[str, Any]) -> None:
         """Take in names that scopes are opened with."""
         self.given |= {name: UNKNOWN if kind is object else kind for name, kind in types.items()}

@@ -32,6 +32,8 @@ class Linked(NamedTuple):
     """Which of its function's parameters get which values."""
     is_shared: bool = True
     """Whether something that it builds can ask the scope for more: a lazy provider."""
+    opens: bool = True
+    """Whether something of it may have to be closed."""
 
 
 class Host(Protocol):

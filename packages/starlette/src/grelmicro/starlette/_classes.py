@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from grelmicro.inject import Container, Scope
-from grelmicro.starlette._views import View, given_by
+from grelmicro.starlette._views import View, opened
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.requests import Request
 from starlette.websockets import WebSocket
@@ -17,6 +17,7 @@ _VERBS = ("get", "head", "post", "put", "patch", "delete", "options")
 
 def injected_class(container: Container, cls: type, names: Collection[str]) -> type | None:
     """A subclass whose methods are injected into; None for what is no view of Starlette's."""
+    made: type
     if issubclass(cls, HTTPEndpoint):
         methods = {verb: _verb(container, getattr(cls, verb), names) for verb in _defined(cls)}
         made = type(cls.__name__, (cls,), methods)
@@ -57,7 +58,7 @@ def _socket(container: Container, cls: Any, names: Collection[str]) -> type:
                 await super().dispatch()
 
         async def on_connect(self, websocket: WebSocket) -> None:
-            scope = container.scope(**given_by(websocket))
+            scope = opened(container, websocket)
             self._injected: Scope = await self._scopes.enter_async_context(scope)
             await connected.call_in(self._injected, websocket, self, websocket)
 

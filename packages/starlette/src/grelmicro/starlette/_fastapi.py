@@ -1,27 +1,44 @@
 """FastAPI: what is marked with `Provided()` is one of its dependencies, and comes from a container.
 
 FastAPI decides what a parameter is when a view is declared, long before there is a container. So
-the marks are dependencies that find the container of their application when they are called. All of
-a request share one scope, which is a dependency too.
+the marks are dependencies, which learn when the application starts what they stand for. All of a
+request share one scope, which is a dependency too.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, TypeAlias
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from typing import Any
 
 from grelmicro.errors import OutOfContextError
-from grelmicro.inject import Container, Scope
+from grelmicro.inject import Consumer, Container, Graph, Scope
+from grelmicro.starlette._shelter import Shelter
 from grelmicro.starlette._views import given_by
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
-__all__ = ["Provided", "is_route", "request_scope", "serve_from"]
+__all__ = ["Marks", "Provided", "effective", "is_route", "serve_from"]
 
 _STATE = "grelmicro_container"
 """The name of the container in an application's state."""
 
-Key: TypeAlias = Any
-"""A type, or the name of a provider."""
+
+def Provided(name: str | None = None) -> Any:  # noqa: N802  # it is read like fastapi.Depends
+    """Have a parameter of a FastAPI view injected: `redis: Annotated[Redis, Provided()]`.
+
+    It comes from where the same parameter of another view would. Views of Starlette need no mark.
+
+    Args:
+        name: The provider's name, if it is not to be found by that of the parameter or its type.
+
+    Raises:
+        ImportError: FastAPI is not installed.
+    """
+    try:
+        from fastapi import params
+    except ImportError as error:
+        error.add_note("Provided() is for views of FastAPI; those of Starlette need no mark")
+        raise
+    return _mark_class(params.Depends)(None if name is None else _Marked(name))
 
 
 def serve_from(app: Any, container: Container) -> None:
@@ -29,11 +46,67 @@ def serve_from(app: Any, container: Container) -> None:
     setattr(app.state, _STATE, container)
 
 
+def is_route(route: object) -> bool:
+    """Whether FastAPI calls this route's view, with its dependencies."""
+    return hasattr(route, "dependant")
+
+
+def effective(routes: Iterable[BaseRoute]) -> Iterator[Any]:
+    """The routes that answer: newer versions of FastAPI make them of what routers include."""
+    known = [*routes]
+    if not any(hasattr(each, "effective_route_contexts") for each in known):
+        yield from known
+        return
+    from fastapi.routing import iter_route_contexts
+
+    for each in iter_route_contexts(known):
+        # The route of a Starlette view in such a router is told under no public name.
+        yield each if is_route(each) else getattr(each, "_effective_route", each.route)
+
+
+class Marks:
+    """The marks of an application's views, which are told where their values come from.
+
+    Args:
+        container: Whose providers.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._seen: dict[int, Any] = {}
+        self._dependants: list[Any] = []
+        self._consumers: list[tuple[Consumer, dict[str, _Marked]]] = []
+
+    def read(self, route: Any) -> None:
+        """Take in a route, once: what is marked has to be there when the container is frozen."""
+        dependant = route.dependant
+        if self._seen.setdefault(id(dependant), dependant) is dependant:
+            self._dependants.append(dependant)
+            self._read(dependant)
+
+    def bind(self, graph: Graph) -> None:
+        """Tell the marks what they stand for, and have autouse providers run for every view."""
+        for consumer, marked in self._consumers:
+            for parameter, node, _ in graph.bound[consumer].bindings:
+                if parameter.name in marked:
+                    marked[parameter.name].node = node
+        if graph.autouse:
+            for each in self._dependants:
+                _use_scope(each)
+
+    def _read(self, dependant: Any) -> None:
+        below = dependant.dependencies
+        marked = {each.name: each.call for each in below if isinstance(each.call, _Marked)}
+        if marked and inspect.isroutine(dependant.call):
+            others = inspect.signature(dependant.call).parameters.keys() - marked.keys()
+            consumer = self._container.consumer(dependant.call, given=others)
+            self._consumers.append((consumer, marked))
+        for each in below:
+            self._read(each)
+
+
 async def request_scope(connection: HTTPConnection) -> AsyncGenerator[Scope]:
     """The dependency that all marked parameters of a request share.
-
-    Autouse providers run in it: `FastAPI(dependencies=[Depends(request_scope)])` has them run for
-    views without any mark.
 
     Raises:
         OutOfContextError: The application was not installed into.
@@ -44,57 +117,40 @@ async def request_scope(connection: HTTPConnection) -> AsyncGenerator[Scope]:
             f"{connection.url.path}: nothing is injected into this application: call install(app) "
             "before it starts"
         )
-    async with container.scope(**given_by(connection)) as scope:
-        yield scope
-
-
-def Provided(name: str | None = None) -> Any:  # noqa: N802  # it is read like fastapi.Depends
-    """Mark a parameter of a FastAPI view as injected.
-
-    `redis: Annotated[Redis, Provided()]`; views of Starlette need no mark.
-
-    Args:
-        name: The provider's name; by default the annotated type says which one it is.
-
-    Raises:
-        ImportError: FastAPI is not installed.
-    """
+    scope = await container.scope(**given_by(connection)).__aenter__()
     try:
-        from fastapi import params
-    except ImportError as error:
-        error.add_note("Provided() is for views of FastAPI; those of Starlette need no mark")
+        yield scope
+    except BaseException as error:
+        with Shelter() as shelter:  # not before: FastAPI does not close in reverse order
+            shelter.shield()
+            await scope.__aexit__(type(error), error, error.__traceback__)
         raise
-    return _marks(params.Depends)(_resolver(name) if name is not None else None)
+    await scope.__aexit__(None, None, None)
 
 
-def is_route(route: BaseRoute) -> bool:
-    """Whether FastAPI calls this route's view, with its dependencies."""
-    return hasattr(route, "dependant")
-
-
-class _Resolver:
+class _Marked:
     """A dependency that asks the request's scope for a value.
 
     Args:
-        key: What it asks for.
+        key: The type, or the name of the provider; for as long as nobody knows better.
     """
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Any) -> None:
         from fastapi import params
 
         self._key = key
-        scope: Any = _before_the_response(params.Depends)
-        self.__signature__ = inspect.Signature(
-            [inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default=scope)]
+        self.node: Any = None
+        """What it stands for, once the container is frozen."""
+        scope = inspect.Parameter(
+            "scope", inspect.Parameter.KEYWORD_ONLY, default=_before_the_response(params.Depends)
         )
+        self.__signature__ = inspect.Signature([scope])
 
     async def __call__(self, scope: Scope) -> Any:
         """The value."""
-        return await scope.get(self._key)
-
-
-def _resolver(key: Key) -> _Resolver:
-    return _Resolver(key)
+        if self.node is None or isinstance(self._key, str):
+            return await scope.get(self._key)
+        return await scope.obtain(self.node)
 
 
 def _before_the_response(depends: Callable[..., Any]) -> Any:
@@ -104,7 +160,18 @@ def _before_the_response(depends: Callable[..., Any]) -> Any:
     return depends(request_scope)
 
 
-def _marks(base: Any) -> Any:
+def _use_scope(dependant: Any) -> None:
+    """Have the scope opened for a view before its other dependencies."""
+    from fastapi import params
+    from fastapi.dependencies.utils import get_parameterless_sub_dependant
+
+    below = dependant.dependencies
+    if not any(each.call is request_scope for each in below):
+        depends = _before_the_response(params.Depends)
+        below.insert(0, get_parameterless_sub_dependant(depends=depends, path=dependant.path or ""))
+
+
+def _mark_class(base: Any) -> Any:
     """The class of marks: FastAPI sets the annotated type as what is to be called."""
 
     class Mark(base):  # type: ignore[misc]  # a class that is known only now
@@ -118,5 +185,5 @@ def _marks(base: Any) -> Any:
 
 
 def _asked(dependency: Any) -> Any:
-    is_type = dependency is not None and not isinstance(dependency, _Resolver)
-    return _resolver(dependency) if is_type else dependency
+    is_type = dependency is not None and not isinstance(dependency, _Marked)
+    return _Marked(dependency) if is_type else dependency

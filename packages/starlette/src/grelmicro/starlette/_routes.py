@@ -1,4 +1,4 @@
-"""Routes: their views are put behind injection when the application starts."""
+"""Routes: while an application runs, its views are behind injection."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterable
@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 
 from grelmicro.errors import GrelmicroError
-from grelmicro.inject import Container
+from grelmicro.inject import Container, Graph
 from grelmicro.starlette._classes import injected_class
-from grelmicro.starlette._fastapi import is_route
+from grelmicro.starlette._fastapi import Marks, effective, is_route
 from grelmicro.starlette._views import View, is_injected
+from starlette.applications import Starlette
 from starlette.routing import (
     BaseRoute,
     Host,
@@ -20,17 +21,18 @@ from starlette.routing import (
     websocket_session,
 )
 
-__all__ = ["Routes", "InstallError"]
+__all__ = ["InstallError", "Routes"]
 
-_DONE = "__grelmicro_done__"
+_SERVED = "__grelmicro_routes__"
+"""What tells, at a route, who has put its view behind injection."""
 
 
-class InstallError(GrelmicroError):
-    """A route cannot be injected into."""
+class InstallError(GrelmicroError, ValueError):
+    """An application or a route cannot be injected into."""
 
 
 class Routes:
-    """Puts the views of routes behind injection, each once.
+    """Puts the views of routes behind injection, and takes them from there again.
 
     Args:
         container: Whose providers.
@@ -40,6 +42,10 @@ class Routes:
     def __init__(self, container: Container, is_foreign: Callable[[object], bool]) -> None:
         self._container = container
         self._is_foreign = is_foreign
+        self._marks = Marks(container)
+        self._made: dict[int, _Replaced] = {}
+        self.apps: list[Starlette] = []
+        """The applications below that have been met."""
 
     def wrap(self, routes: Iterable[BaseRoute], names: Collection[str] = ()) -> None:
         """Wrap all views of routes, and of what is mounted there.
@@ -49,32 +55,89 @@ class Routes:
             names: The path parameters of what they are mounted under.
 
         Raises:
-            InstallError: A view is hidden by a middleware of its route.
+            InstallError: A view is hidden by a middleware of its route, or another application
+                that runs has the same route, and another container.
         """
-        for route in routes:
-            if isinstance(route, Mount | Host):
+        for route in effective(routes):
+            if is_route(route):
+                self._marks.read(route)
+            elif isinstance(route, Mount | Host):
                 self._mounted(route, names)
-            elif isinstance(route, Route | WebSocketRoute) and not hasattr(route, _DONE):
-                setattr(route, _DONE, True)
-                self._view(route, {*names, *route.param_convertors})
+            elif isinstance(route, Route | WebSocketRoute):
+                self._wrap_view(route, names)
+
+    def bind(self, graph: Graph) -> None:
+        """Tell FastAPI's marks what they stand for in a frozen graph."""
+        self._marks.bind(graph)
+
+    def unwrap(self) -> None:
+        """Give all routes their own views back."""
+        for made in self._made.values():
+            made.holder.app = made.old
+            if getattr(made.route, _SERVED, None) is self:
+                delattr(made.route, _SERVED)
 
     def _mounted(self, mount: Mount | Host, names: Collection[str]) -> None:
         below = _innermost_app(mount.app)
-        if not self._is_foreign(below):
-            found = {name for name in mount.param_convertors if name != "path"}
-            self.wrap(mount.routes or getattr(below, "routes", ()), {*names, *found})
-
-    def _view(self, route: Route | WebSocketRoute, names: Collection[str]) -> None:
-        endpoint = route.endpoint
-        if is_route(route) or is_injected(endpoint):
+        if self._is_foreign(below):
             return
+        if isinstance(below, Starlette) and below not in self.apps:
+            self.apps.append(below)
+        found = {name for name in mount.param_convertors if name != "path"}
+        self.wrap(getattr(below, "routes", ()), {*names, *found})
+
+    def _wrap_view(self, route: Route | WebSocketRoute, names: Collection[str]) -> None:
+        owner = getattr(route, _SERVED, None)
+        if owner is self:
+            return
+        if owner is not None:
+            raise InstallError(
+                f"{route!r} is a route of another application that runs, and has another "
+                "container: make routes for each of them"
+            )
+        if (made := self._made.get(id(route))) is None:
+            made = self._replaced(route, {*names, *route.param_convertors})
+        if made is not None:
+            self._made[id(route)] = made
+            made.holder.app = made.new
+            setattr(route, _SERVED, self)
+
+    def _replaced(
+        self, route: Route | WebSocketRoute, names: Collection[str]
+    ) -> "_Replaced | None":
+        endpoint: Any = route.endpoint
+        if is_injected(endpoint) or _is_of_fastapi(endpoint):
+            return None
         if inspect.isclass(endpoint):
-            if (cls := injected_class(self._container, endpoint, names)) is not None:
-                _replace(route, lambda app: app is endpoint, cls)
-        elif inspect.isroutine(_unwrapped(endpoint)):
-            view = View(self._container, endpoint, names=names)
-            session = request_response if isinstance(route, Route) else websocket_session
-            _replace(route, inspect.isfunction, session(_called(view)))
+            cls = injected_class(self._container, endpoint, names)
+            return None if cls is None else _Replaced(route, lambda app: app is endpoint, cls)
+        if not inspect.isroutine(_unwrapped(endpoint)):
+            return None
+        view = View(self._container, endpoint, names=names)
+        session = request_response if isinstance(route, Route) else websocket_session
+        return _Replaced(route, inspect.isfunction, session(_called(view)))
+
+
+class _Replaced:
+    """An app in the place of a route's own, below the middleware of that route."""
+
+    def __init__(self, route: Any, is_it: Callable[[Any], bool], new: Any) -> None:
+        self.route = route
+        self.holder = route
+        while not is_it(self.holder.app):
+            self.holder = self.holder.app
+            if not hasattr(self.holder, "app"):
+                raise InstallError(
+                    f"{route!r}: {type(self.holder).__name__} hides its view; put @inject over "
+                    "the view"
+                )
+        self.old: Any = self.holder.app
+        self.new = new
+
+
+def _is_of_fastapi(endpoint: Any) -> bool:
+    """Whether it shows the schema or the documentation."""
+    return str(getattr(endpoint, "__module__", "")).partition(".")[0] == "fastapi"
 
 
 def _called(view: View) -> Callable[..., Any]:
@@ -97,15 +160,3 @@ def _innermost_app(app: Any) -> Any:
     while not hasattr(app, "routes") and hasattr(app, "app"):
         app = app.app
     return app
-
-
-def _replace(route: Any, is_it: Callable[[Any], bool], new: Any) -> None:
-    """Put an app in the place of the route's own, below the middleware of that route."""
-    holder = route
-    while not is_it(holder.app):
-        holder = holder.app
-        if not hasattr(holder, "app"):
-            raise InstallError(
-                f"{route!r}: {type(holder).__name__} hides its view; put @inject over the view"
-            )
-    holder.app = new

@@ -2,24 +2,29 @@
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar, overload
 
 from grelmicro.inject import Consumer, Container
 from grelmicro.inject import Scope as Injected
 from grelmicro.inject import container as default_container
+from grelmicro.starlette._shelter import Shelter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["View", "inject", "is_injected", "streaming"]
+__all__ = ["View", "given_by", "inject", "is_injected", "opened", "streaming"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+Answering = Callable[..., Coroutine[Any, Any, T]]
 
 _INJECTED = "__grelmicro_injected__"
 _STREAMING = "__grelmicro_streaming__"
-
-Handler = Callable[..., Awaitable[Any]]
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def streaming(view: F) -> F:
@@ -31,7 +36,23 @@ def streaming(view: F) -> F:
     return view
 
 
-def inject(view: F | None = None, /, *, container: Container | None = None) -> Any:
+@overload
+def inject(
+    view: Callable[..., Coroutine[Any, Any, T]], /, *, container: Container | None = None
+) -> Answering[T]: ...
+
+
+@overload
+def inject(view: Callable[..., T], /, *, container: Container | None = None) -> Answering[T]: ...
+
+
+@overload
+def inject(*, container: Container | None = None) -> Callable[[F], Answering[Any]]: ...
+
+
+def inject(
+    view: Callable[..., Any] | None = None, /, *, container: Container | None = None
+) -> Callable[..., Any]:
     """Inject into a view by itself, without `install`, or below a decorator that hides it.
 
     `install` leaves it as it is. The container has to be open when it is called.
@@ -46,7 +67,8 @@ def inject(view: F | None = None, /, *, container: Container | None = None) -> A
 
     @functools.wraps(view)
     async def injected(*args: Any, **kwargs: Any) -> Any:
-        connection = next((each for each in args if isinstance(each, HTTPConnection)), None)
+        passed = (*args, *kwargs.values())
+        connection = next((each for each in passed if isinstance(each, HTTPConnection)), None)
         return await found.call(connection, args, kwargs)
 
     setattr(injected, _INJECTED, True)
@@ -56,6 +78,18 @@ def inject(view: F | None = None, /, *, container: Container | None = None) -> A
 def is_injected(view: object) -> bool:
     """Whether `inject` is what is called."""
     return getattr(view, _INJECTED, False) is True
+
+
+@asynccontextmanager
+async def opened(container: Container, connection: HTTPConnection) -> AsyncGenerator[Injected]:
+    """A scope for a connection, which outlives a view."""
+    with Shelter() as shelter:
+        async with container.scope(**given_by(connection)) as scope:
+            try:
+                yield scope
+            except BaseException:
+                shelter.shield()
+                raise
 
 
 class View:
@@ -79,17 +113,17 @@ class View:
         autouse: bool = True,
     ) -> None:
         parameters = [*inspect.signature(function).parameters.values()]
-        places = [each for each in parameters if each.kind in _BY_PLACE][:leading]
-        self._takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters)
-        self._leading = len(places)
-        by_name = {each.name for each in parameters if each.kind in _BY_NAME}
-        self._taken = by_name - {each.name for each in places}
-        given = None if names is None else {*(each.name for each in places), *names}
+        kinds = {each.kind for each in parameters}
+        places = [each.name for each in parameters if each.kind in _BY_PLACE][:leading]
+        self._leading = leading if inspect.Parameter.VAR_POSITIONAL in kinds else len(places)
+        self._takes_all = inspect.Parameter.VAR_KEYWORD in kinds
+        self._taken = {each.name for each in parameters if each.kind in _BY_NAME} - {*places}
+        given = None if names is None else {*places, *names, *_filled_in(function)}
         own = function if _is_async(function) else _in_thread(function)
-        self._is_streaming = getattr(function, _STREAMING, False)
+        self._is_streaming = getattr(_innermost(function), _STREAMING, False)
+        self._container = container
         self.consumer: Consumer = container.consumer(own, given=given, autouse=autouse)
         """What the container knows it by."""
-        self._container = container
 
     async def __call__(self, connection: HTTPConnection) -> Any:
         """Answer a request."""
@@ -99,35 +133,34 @@ class View:
         self, connection: HTTPConnection | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Call the view; path parameters and what is injected are added."""
-        if connection is not None and (found := connection.path_params):
+        if connection is not None and (found := connection.scope.get("path_params")):
             kwargs = self._of_path(found) | kwargs
-        given = self._given(connection)
-        if not self._is_streaming:
+        if self._is_streaming and connection is not None:
+            return await self._call_until_sent(connection, args, kwargs)
+        linked = self.consumer.linked
+        is_asked = linked is None or linked.given or linked.is_shared
+        given = given_by(connection) if connection is not None and is_asked else None
+        if linked is not None and not linked.opens:
             return await self.consumer.run(given, args, kwargs)
-        scope = self._container.scope(**given or {})
-        await scope.__aenter__()
-        try:
-            response = await self.consumer.run_in(scope, args, kwargs)
-        except BaseException as error:
-            await scope.__aexit__(type(error), error, error.__traceback__)
-            raise
-        return Late(response, scope)
+        with Shelter() as shelter:
+            return await self.consumer.run(given, args, kwargs, shelter.shield)
 
     async def call_in(self, scope: Injected, connection: HTTPConnection, *args: Any) -> Any:
         """Call the view in a scope that is open, and stays so."""
         return await self.consumer.run_in(scope, args, self._of_path(connection.path_params))
 
+    async def _call_until_sent(
+        self, connection: HTTPConnection, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> "_Late":
+        async with AsyncExitStack() as stack:
+            scope = await stack.enter_async_context(opened(self._container, connection))
+            response = await self.consumer.run_in(scope, args, kwargs)
+            return _Late(response, stack.pop_all())
+
     def _of_path(self, found: Mapping[str, Any]) -> dict[str, Any]:
         if self._takes_all:
             return dict(found)
         return {name: found[name] for name in found if name in self._taken}
-
-    def _given(self, connection: HTTPConnection | None) -> Mapping[str, Any] | None:
-        """What the scope is opened with; nothing where nobody can ask for it."""
-        linked = self.consumer.linked
-        if connection is None or (linked and not linked.given and not linked.is_shared):
-            return None
-        return given_by(connection)
 
 
 def given_by(connection: HTTPConnection) -> dict[str, Any]:
@@ -136,15 +169,10 @@ def given_by(connection: HTTPConnection) -> dict[str, Any]:
     return {kind: connection, "connection": connection}
 
 
-class Late:
-    """A response that closes what was injected when it is sent.
+class _Late:
+    """A response that closes what was injected when it is sent."""
 
-    Args:
-        response: The view's.
-        injected: What is closed.
-    """
-
-    def __init__(self, response: Any, injected: Injected) -> None:
+    def __init__(self, response: Any, injected: AsyncExitStack) -> None:
         self._response = response
         self._injected = injected
 
@@ -153,26 +181,32 @@ class Late:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, and close."""
-        try:
+        async with self._injected:
             await self._response(scope, receive, send)
-        except BaseException as error:
-            await self._injected.__aexit__(type(error), error, error.__traceback__)
-            raise
-        await self._injected.__aexit__(None, None, None)
 
 
-_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+def _innermost(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _filled_in(function: Any) -> set[str]:
+    """What a `functools.partial` passes by itself."""
+    names: set[str] = set()
+    while isinstance(function, functools.partial):
+        names |= function.keywords.keys()
+        function = function.func
+    return names
 
 
 def _is_async(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = _innermost(function)
     call = getattr(function, "__call__", None)  # noqa: B004  # its type is what is asked for
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
-def _in_thread(function: Callable[..., Any]) -> Handler:
+def _in_thread(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     """A synchronous view runs in a thread, as it does without injection."""
 
     @functools.wraps(function)
