@@ -23,9 +23,10 @@ _STATE = "grelmicro_container"
 
 
 def Provided(name: str | None = None) -> Any:  # noqa: N802  # it is read like fastapi.Depends
-    """Have a parameter of a FastAPI view injected: `redis: Annotated[Redis, Provided()]`.
+    """Mark a parameter of a FastAPI view as injected.
 
-    It comes from where the same parameter of another view would. Views of Starlette need no mark.
+    `redis: Annotated[Redis, Provided()]` comes from where the same parameter of another view would.
+    Views of Starlette need no mark.
 
     Args:
         name: The provider's name, if it is not to be found by that of the parameter or its type.
