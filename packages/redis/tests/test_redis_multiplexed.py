@@ -134,13 +134,18 @@ async def test_what_is_no_reply_ends_the_connection(stream: bytes) -> None:
         await connection.send(b"command")
 
 
-async def test_commands_of_one_iteration_are_one_write() -> None:
+async def test_commands_of_one_iteration_are_a_few_writes() -> None:
     connection, wire = connected()
-    for number in range(100):
+    for number in range(31):
         connection.send(b"%d;" % number)
     assert wire.written == []
     await asyncio.sleep(0)
-    assert wire.written == [b"".join(b"%d;" % number for number in range(100))]
+    assert wire.written == [b"".join(b"%d;" % number for number in range(31))]
+    for number in range(100):  # the server begins before all are made
+        connection.send(b"%d;" % number)
+    await asyncio.sleep(0)
+    assert [written.count(b";") for written in wire.written[1:]] == [32, 32, 32, 4]
+    assert b"".join(wire.written[1:]) == b"".join(b"%d;" % number for number in range(100))
     connection.lose("the end")
 
 

@@ -237,4 +237,4 @@ def test_check_of_a_url_that_cannot_be_used(
 def test_providers_lists_redis(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["providers"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["redis", "cache,", "sync"] in lines
+    assert ["redis", "cache,", "sync,", "ratelimiter,", "circuitbreaker"] in lines

@@ -55,7 +55,7 @@ class Fleet:
     """
 
     def __init__(self, backend: SharedBackend, *, lease: float) -> None:
-        self.is_away = False
+        self.is_away: bool = False
         """Whether the backend cannot be asked."""
         self._backend = backend
         self._lease = lease

@@ -232,8 +232,8 @@ async def window_ends(limits: RateLimiterBackend) -> None:
     All its permits come back at its end. Those that ask in between do not prolong it.
     """
     config = FixedWindowConfig(limit=3, window=0.4)
-    started = now()
     first = await take(limits, config, "k")
+    started = now()
     promise(0 < first.reset_after <= 0.4, f"reset_after of a new window is {first.reset_after}")
     await later(0.15)
     for _ in range(3):
