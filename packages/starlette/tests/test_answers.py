@@ -13,7 +13,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from grelmicro import Grelmicro
-from grelmicro.errors import CircuitBreakerError, LockTimeoutError, RateLimitExceededError
+from grelmicro.errors import (
+    CircuitBreakerError,
+    LockTimeoutError,
+    RateLimitExceededError,
+    WouldBlockError,
+)
 from grelmicro.inject import Container
 from grelmicro.providers import Provider
 from grelmicro.providers.memory import MemoryProvider
@@ -78,6 +83,7 @@ async def test_an_open_circuit(serve: Any) -> None:
         (RateLimitExceededError("k", 0.2), 429, "1"),
         (CircuitBreakerError("b"), 503, None),
         (LockTimeoutError("not free in time"), 503, "1"),
+        (WouldBlockError("it is held"), 503, "1"),
     ],
 )
 async def test_other_errors_also_below_a_mount(
@@ -162,3 +168,25 @@ async def test_without_health_there_is_none(serve: Any) -> None:
     install(app, container=Container())
     async with serve(app) as client:
         assert (await client.get("/livez")).status_code == 404
+
+
+async def test_a_websocket_that_was_closed_already_is_let_be() -> None:
+    sent: list[str] = []
+
+    async def feed(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close(4000)
+        raise RateLimitExceededError("k", 1)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    app = Starlette(routes=[WebSocketRoute("/feed", feed)])
+    install(app, container=Container())
+    scope = {"type": "websocket", "path": "/feed", "headers": [], "query_string": b""}
+    async with app.router.lifespan_context(app):
+        await app(scope, receive, send)  # or it would fail
+    assert sent == ["websocket.accept", "websocket.close"]

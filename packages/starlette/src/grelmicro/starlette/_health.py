@@ -1,6 +1,7 @@
 """Whether an application lives, and whether it is ready."""
 
 import asyncio
+import logging
 
 from grelmicro import Grelmicro
 from grelmicro.providers import Provider
@@ -10,6 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 __all__ = ["health_routes"]
+
+_log = logging.getLogger("grelmicro.starlette")
 
 _PATIENCE = 2.0
 """Seconds that a backend has for its sign of life."""
@@ -46,6 +49,7 @@ async def _answers(provider: Provider) -> bool:
             await provider.ping()
     except NotImplementedError:  # it cannot be asked
         return True
-    except Exception:
+    except Exception as error:  # whatever it is, it gives no sign of life
+        _log.warning("%r gives no sign of life: %s", provider, error or type(error).__name__)
         return False
     return True

@@ -5,11 +5,16 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from grelmicro.errors import CircuitBreakerError, LockTimeoutError, RateLimitExceededError
+from grelmicro.errors import (
+    CircuitBreakerError,
+    LockTimeoutError,
+    RateLimitExceededError,
+    WouldBlockError,
+)
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketState
 
 __all__ = ["Problem", "add_problems"]
 
@@ -40,8 +45,9 @@ class Problem(Response):
 def add_problems(app: Starlette) -> None:
     """Have an application answer with problems, where it has no handler of its own.
 
-    RateLimitExceededError is 429, CircuitBreakerError and LockTimeoutError are 503; all say when
-    to try again if that is known. A WebSocket is closed with 1013, try again later.
+    RateLimitExceededError is 429; CircuitBreakerError, LockTimeoutError and WouldBlockError are
+    503. All say when to try again, if that is known. A WebSocket is closed with 1013, try again
+    later.
     """
     for error, made in _HANDLERS.items():
         app.exception_handlers.setdefault(error, _handler(made))
@@ -50,10 +56,14 @@ def add_problems(app: Starlette) -> None:
 def _handler(make: Callable[[Any], Problem]) -> Callable[[HTTPConnection, Exception], Any]:
     async def handle(connection: HTTPConnection, error: Exception) -> Problem | None:
         problem = make(error)
-        if isinstance(connection, WebSocket):
+        if not isinstance(connection, WebSocket):
+            return problem
+        if WebSocketState.DISCONNECTED not in (
+            connection.application_state,
+            connection.client_state,
+        ):
             await connection.close(_TRY_AGAIN_LATER)
-            return None
-        return problem
+        return None
 
     return handle
 
@@ -75,7 +85,7 @@ def _broken(error: CircuitBreakerError) -> Problem:
     return Problem(503, "Service Unavailable", "a service that this one needs is failing", headers)
 
 
-def _busy(_: LockTimeoutError) -> Problem:
+def _busy(_: LockTimeoutError | WouldBlockError) -> Problem:
     detail = "what is asked for is in use by somebody else"
     return Problem(503, "Service Unavailable", detail, {"Retry-After": "1"})
 
@@ -89,4 +99,5 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     RateLimitExceededError: _limited,
     CircuitBreakerError: _broken,
     LockTimeoutError: _busy,
+    WouldBlockError: _busy,
 }
