@@ -118,5 +118,5 @@ async def test_processes_share_a_breaker(tmp_path: Path, settings: dict[str, Any
 
 async def _become(state: str, *breakers: CircuitBreaker) -> None:
     async with asyncio.timeout(10):
-        while {each.state for each in breakers} != {state}:
-            await asyncio.sleep(0.01)  # nobody tells when it hears of a change
+        while {each.state for each in breakers} != {state}:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
