@@ -546,3 +546,32 @@ async def test_a_timeout_over_the_yield_that_fires_in_a_teardown_takes_its_cance
     async with c, asyncio.timeout(5):
         assert await view() == "done"
     assert fired.is_set()
+
+
+async def test_the_time_of_a_teardown_begins_with_the_cancellation_that_led_to_it() -> None:
+    begun, trace = asyncio.Event(), list[str]()
+    c = Container(grace=0.05)
+
+    @c.provider
+    async def hangs() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                trace.append("cut short")
+                raise
+
+    @c.inject
+    async def view(hangs: int) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with c, asyncio.timeout(20):
+        task = asyncio.create_task(view())
+        await begun.wait()
+        task.cancel()  # once: nobody cancels it again
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert trace == ["cut short"]

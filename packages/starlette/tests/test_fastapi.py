@@ -1,16 +1,18 @@
 """Injection into views of FastAPI, beside its own dependencies."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.routing import Route
 from websockets.asyncio.client import connect
 
 from grelmicro.errors import OutOfContextError
-from grelmicro.inject import Container
+from grelmicro.inject import Container, GraphError
 from grelmicro.starlette import Provided, install
 
 
@@ -113,3 +115,141 @@ async def test_without_install_the_mark_says_what_is_missing(app: FastAPI) -> No
     async with httpx.AsyncClient(transport=transport, base_url="http://it") as client:
         with pytest.raises(OutOfContextError, match=r"call install\(app\)"):
             await client.get("/sync/notes")
+
+
+class Replica(Store):
+    """Another one of the same type."""
+
+
+async def test_a_mark_comes_from_where_the_parameter_of_another_view_would(
+    container: Container, serve: Any
+) -> None:
+    primary, replica = Store(), Replica()
+    container.add(primary, "store")
+    container.add(replica, "replica")
+
+    @container.provider(lazy=True)
+    async def late() -> str:
+        return "late"
+
+    async def dependency(replica: Annotated[Store, Provided()]) -> Store:
+        return replica
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def view(
+        store: Annotated[Store, Provided()],
+        other: Annotated[Store, Provided("replica")],
+        third: Annotated[Store, Depends(dependency)],
+        only: Annotated[Replica, Provided()],
+        late: Annotated[Awaitable[str], Provided()],
+    ) -> list[Any]:
+        return [store is primary, other is third is only is replica, await late, await late]
+
+    install(app, container=container)
+    async with serve(app) as client:
+        assert (await client.get("/")).json() == [True, True, "late", "late"]
+
+
+async def test_what_is_marked_and_missing_is_told_before_the_first_request(
+    container: Container,
+) -> None:
+    router, app = APIRouter(), FastAPI()
+
+    @router.get("/")
+    async def view(store: Annotated[Store, Provided()]) -> None:
+        raise AssertionError
+
+    app.include_router(router, prefix="/below")
+    install(app, container=container)
+    with pytest.raises(GraphError, match=r"view'.*test_fastapi.py:\d+.*provides the type Store"):
+        async with app.router.lifespan_context(app):
+            raise AssertionError
+
+
+async def test_autouse_runs_for_every_view_once_and_rolls_back(
+    container: Container, serve: Any
+) -> None:
+    steps: list[str] = []
+
+    @container.provider(autouse=True)
+    async def transaction(request: Request) -> AsyncIterator[None]:
+        steps.append(f"begin {request.url.path}")
+        try:
+            yield
+        except HTTPException:
+            steps.append("roll back")
+            raise
+        steps.append("commit")
+
+    router, app, below = APIRouter(), FastAPI(), FastAPI()
+
+    @app.get("/unmarked")
+    async def unmarked() -> None:
+        steps.append("view")
+
+    @router.get("/failing")
+    def failing(transaction: Annotated[Any, Provided("transaction")]) -> None:
+        raise HTTPException(409, "taken")
+
+    @below.get("/view")
+    async def mounted() -> None:
+        steps.append("mounted")
+
+    async def plain(request: Request, transaction: None) -> Response:
+        steps.append("plain")
+        return Response()
+
+    router.routes.append(Route("/plain", plain))
+    app.include_router(router)
+    app.mount("/below", below)
+    install(app, container=container)
+    for _ in range(2):
+        async with serve(app) as client:
+            assert (await client.get("/unmarked")).status_code == 200
+            assert (await client.get("/failing")).status_code == 409
+            assert (await client.get("/below/view")).status_code == 200
+            assert (await client.get("/plain")).status_code == 200
+            assert (await client.get("/openapi.json")).status_code == 200
+        assert steps == [
+            *("begin /unmarked", "view", "commit"),
+            *("begin /failing", "roll back"),
+            *("begin /below/view", "mounted", "commit"),
+            *("begin /plain", "plain", "commit"),
+        ]
+        steps.clear()
+
+
+async def test_it_is_closed_before_the_response_is_sent(container: Container, serve: Any) -> None:
+    @container.provider
+    async def transaction() -> AsyncIterator[int]:
+        yield 1
+        raise OSError("the commit failed")
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def view(transaction: Annotated[int, Provided("transaction")]) -> str:
+        return "written"
+
+    install(app, container=container)
+    async with serve(app) as client:
+        assert (await client.get("/")).status_code == 500
+
+
+async def test_a_mark_can_be_written_once_and_used_in_several_applications(serve: Any) -> None:
+    Name = Annotated[str, Provided("name")]
+    apps = []
+    for name in ("one", "two"):
+        container, app = Container(), FastAPI()
+        container.add(name, "name")
+
+        @app.get("/")
+        async def view(name: Name, again: Name) -> str:
+            return name + again
+
+        install(app, container=container)
+        apps.append(app)
+    async with serve(apps[0]) as one, serve(apps[1]) as two:
+        assert ((await one.get("/")).json(), (await two.get("/")).json()) == ("oneone", "twotwo")

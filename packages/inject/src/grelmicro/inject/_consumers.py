@@ -1,8 +1,8 @@
 """Consumers: the views and other functions that values are injected into."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
-from types import CoroutineType
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from types import CoroutineType, MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from grelmicro.inject._declarations import described, place_of
@@ -63,6 +63,7 @@ class Consumer:
         given: Collection[str] | None,
         *,
         autouse: bool,
+        used: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.function: Callable[..., Any] = function
         """The function itself."""
@@ -70,6 +71,8 @@ class Consumer:
         """The names that its caller passes; None where that is not known."""
         self.autouse: bool = autouse
         """Whether autouse providers run for it."""
+        self.used: Mapping[str, str] = used
+        """Names of providers, by the parameters that they are meant for."""
         self.linked: Linked | None = None
         """Its plan, as long as it stands."""
         self._host = host
@@ -89,7 +92,7 @@ class Consumer:
         given: Mapping[str, Any] | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        failing: Callable[[], object] | None = None,
+        close: Callable[[Scope, BaseException], Awaitable[None]] = Scope.close,
     ) -> Any:
         """Call the function in a scope of its own, which is closed before this returns.
 
@@ -97,7 +100,7 @@ class Consumer:
             given: What the scope is opened with; None: the arguments, by their names.
             args: Passed on.
             kwargs: Passed on, with what is injected; what stands in it already is not displaced.
-            failing: Called before anything is closed because of an error.
+            close: How the scope is closed when something failed.
 
         Raises:
             OutOfContextError: The container is not open.
@@ -118,9 +121,7 @@ class Consumer:
             if self._is_async or type(result) is CoroutineType:
                 result = await result
         except BaseException as error:
-            if failing is not None:
-                failing()
-            await scope.close(error)
+            await close(scope, error)
             raise
         scope.is_open = False
         if scope.exits:

@@ -40,8 +40,6 @@ class Container(Declaring):
         super().__init__()
         self._consumers: list[Consumer] = []
         self._runtime = Runtime(grace)
-        self.grace: float = grace
-        """Seconds that a teardown may take once its task was cancelled."""
         self.values: Mapping[str | type, Any] = MappingProxyType(self._runtime.told)
         """The app-scoped values by name and by type, while the container is open."""
 
@@ -52,6 +50,7 @@ class Container(Declaring):
         *,
         given: Collection[str] | None = None,
         autouse: bool = True,
+        used: Mapping[str, str] = MappingProxyType({}),
     ) -> Consumer:
         """Take in a view, which the graph is checked for; for the edge of a framework.
 
@@ -60,11 +59,12 @@ class Container(Declaring):
             given: The names that the framework passes: whatever else is missing is a fault. None:
                 not known; whoever calls the view completes it.
             autouse: Whether autouse providers run for it.
+            used: Providers by parameter, as if it were annotated with `Use`.
 
         Raises:
             GraphError: The graph is frozen already, and something for the view is missing.
         """
-        consumer = Consumer(self._runtime, function, given, autouse=autouse)
+        consumer = Consumer(self._runtime, function, given, autouse=autouse, used=used)
         if self._graph is not None:
             self._graph.add(consumer)
         self._consumers.append(consumer)

@@ -177,6 +177,8 @@ class Graph:
     def _bind_argument(self, parameter: Parameter, consumer: Consumer, passed: set[str]) -> Binding:
         if not parameter.is_keyword:
             passed.add(parameter.name)
+        if parameter.name in consumer.used:
+            parameter = parameter._replace(use=consumer.used[parameter.name])
         try:
             return self.index.bind(parameter, passed)
         except NothingProvides:

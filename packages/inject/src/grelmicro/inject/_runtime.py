@@ -17,9 +17,6 @@ from grelmicro.inject._scope import Linked, Scope
 __all__ = ["Runtime"]
 
 
-_OPENING = (Kind.GENERATOR, Kind.ASYNC_GENERATOR, Kind.LAZY)
-
-
 class Runtime:
     """What scopes and consumers ask their container for.
 
@@ -116,12 +113,8 @@ class Runtime:
         """The plan of a view, which remembers it."""
         bound = self.graph.bound[consumer]
         epoch, linked = await self._link(lambda: self._plan_of(bound))
-        kinds = {step[1] for step in linked.steps}
-        linked = linked._replace(
-            arguments=_arguments(bound),
-            is_shared=Kind.LAZY in kinds,
-            opens=not kinds.isdisjoint(_OPENING),
-        )
+        is_shared = any(step[1] is Kind.LAZY for step in linked.steps)
+        linked = linked._replace(arguments=_arguments(bound), is_shared=is_shared)
         if epoch == self._epoch:
             consumer.linked = linked
         return linked

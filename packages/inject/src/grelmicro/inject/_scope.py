@@ -32,8 +32,6 @@ class Linked(NamedTuple):
     """Which of its function's parameters get which values."""
     is_shared: bool = True
     """Whether something that it builds can ask the scope for more: a lazy provider."""
-    opens: bool = True
-    """Whether something of it may have to be closed."""
 
 
 class Host(Protocol):
@@ -254,7 +252,9 @@ class Scope:
         self.is_open = False
         if not self.exits:
             return
-        trouble, cancelled = await shielded(unwind(self.exits, error), self._host.grace)
+        is_cancelled = isinstance(error, asyncio.CancelledError)
+        work = unwind(self.exits, error)
+        trouble, cancelled = await shielded(work, self._host.grace, is_cancelled)
         if error is None and (raised := trouble or cancelled) is not None:
             raise raised
 

@@ -25,13 +25,14 @@ _teardown: ContextVar[object] = ContextVar("grelmicro_teardown", default=None)
 
 @coroutine
 def shielded(
-    work: Coroutine[Any, Any, T], grace: float
+    work: Coroutine[Any, Any, T], grace: float, is_cancelled: bool = False
 ) -> Generator[Any, Any, tuple[T, asyncio.CancelledError | None]]:
     """Run `work` to its end.
 
     Args:
         work: What must not be cut short.
         grace: Seconds from the first cancellation until all that `work` waits for is cancelled.
+        is_cancelled: Whether there was a cancellation already, which led here.
 
     Returns:
         Its result, and the cancellation that was held, which is to be raised now.
@@ -40,6 +41,8 @@ def shielded(
     try:
         awaited = work.send(None)
         shield = _Shield(work, grace)
+        if is_cancelled:
+            shield.start_clock()
         try:
             result = yield from shield.drive(awaited)
         finally:
@@ -101,8 +104,13 @@ class _Shield:
         if self._held is None and self._task is not None:
             self._held = arguments
             self._before = self._task.cancelling() - 1  # it counts this one already
-            self._timer = asyncio.get_running_loop().call_later(self._grace, self._expire)
+            self.start_clock()
         return True
+
+    def start_clock(self) -> None:
+        """From now on there is so much time, and no more."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._grace, self._expire)
 
     def _expire(self) -> None:
         self._expired = True

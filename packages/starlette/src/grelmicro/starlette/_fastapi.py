@@ -7,26 +7,25 @@ request share one scope, which is a dependency too.
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from grelmicro.errors import OutOfContextError
 from grelmicro.inject import Consumer, Container, Graph, Scope
-from grelmicro.starlette._shelter import Shelter
-from grelmicro.starlette._views import given_by
+from grelmicro.starlette._views import opened
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
-__all__ = ["Marks", "Provided", "effective", "is_route", "serve_from"]
+__all__ = ["Marks", "Provided", "effective", "is_route"]
 
-_STATE = "grelmicro_container"
-"""The name of the container in an application's state."""
+_STATE = "grelmicro_served"
+"""What an application's state has its container and its marks under."""
 
 
 def Provided(name: str | None = None) -> Any:  # noqa: N802  # it is read like fastapi.Depends
-    """Mark a parameter of a FastAPI view as injected.
+    """Have a parameter of a FastAPI view injected.
 
-    `redis: Annotated[Redis, Provided()]` comes from where the same parameter of another view would.
-    Views of Starlette need no mark.
+    `redis: Annotated[Redis, Provided()]` comes from where `redis: Redis` would, if it were a
+    parameter of a Starlette view; those need no mark.
 
     Args:
         name: The provider's name, if it is not to be found by that of the parameter or its type.
@@ -40,11 +39,6 @@ def Provided(name: str | None = None) -> Any:  # noqa: N802  # it is read like f
         error.add_note("Provided() is for views of FastAPI; those of Starlette need no mark")
         raise
     return _mark_class(params.Depends)(None if name is None else _Marked(name))
-
-
-def serve_from(app: Any, container: Container) -> None:
-    """Let the marks of an application's views find its container."""
-    setattr(app.state, _STATE, container)
 
 
 def is_route(route: object) -> bool:
@@ -74,6 +68,7 @@ class Marks:
 
     def __init__(self, container: Container) -> None:
         self._container = container
+        self._nodes: dict[_Marked, Any] = {}
         self._seen: dict[int, Any] = {}
         self._dependants: list[Any] = []
         self._consumers: list[tuple[Consumer, dict[str, _Marked]]] = []
@@ -90,68 +85,73 @@ class Marks:
         for consumer, marked in self._consumers:
             for parameter, node, _ in graph.bound[consumer].bindings:
                 if parameter.name in marked:
-                    marked[parameter.name].node = node
+                    self._nodes[marked[parameter.name]] = node
         if graph.autouse:
             for each in self._dependants:
                 _use_scope(each)
+
+    def serve(self, app: Any) -> None:
+        """Let what is marked in an application's views be found."""
+        setattr(app.state, _STATE, (self._container, self._nodes))
 
     def _read(self, dependant: Any) -> None:
         below = dependant.dependencies
         marked = {each.name: each.call for each in below if isinstance(each.call, _Marked)}
         if marked and inspect.isroutine(dependant.call):
             others = inspect.signature(dependant.call).parameters.keys() - marked.keys()
-            consumer = self._container.consumer(dependant.call, given=others)
+            names = {name: mark.name for name, mark in marked.items() if mark.name is not None}
+            consumer = self._container.consumer(dependant.call, given=others, used=names)
             self._consumers.append((consumer, marked))
         for each in below:
             self._read(each)
 
 
-async def request_scope(connection: HTTPConnection) -> AsyncGenerator[Scope]:
+async def request_scope(connection: HTTPConnection) -> AsyncGenerator["_Request"]:
     """The dependency that all marked parameters of a request share.
 
     Raises:
         OutOfContextError: The application was not installed into.
     """
-    container: Container | None = getattr(connection.app.state, _STATE, None)
-    if container is None:
+    served: tuple[Container, dict[_Marked, Any]] | None
+    served = getattr(connection.app.state, _STATE, None)
+    if served is None:
         raise OutOfContextError(
             f"{connection.url.path}: nothing is injected into this application: call install(app) "
             "before it starts"
         )
-    scope = await container.scope(**given_by(connection)).__aenter__()
-    try:
-        yield scope
-    except BaseException as error:
-        with Shelter() as shelter:  # not before: FastAPI does not close in reverse order
-            shelter.shield()
-            await scope.__aexit__(type(error), error, error.__traceback__)
-        raise
-    await scope.__aexit__(None, None, None)
+    async with opened(served[0], connection) as scope:
+        yield _Request(scope, served[1])
+
+
+class _Request(NamedTuple):
+    """What marks are resolved with."""
+
+    scope: Scope
+    nodes: "dict[_Marked, Any]"
 
 
 class _Marked:
     """A dependency that asks the request's scope for a value.
 
     Args:
-        key: The type, or the name of the provider; for as long as nobody knows better.
+        key: The name of the provider; or the type, for as long as nobody knows better.
     """
 
     def __init__(self, key: Any) -> None:
         from fastapi import params
 
         self._key = key
-        self.node: Any = None
-        """What it stands for, once the container is frozen."""
-        scope = inspect.Parameter(
-            "scope", inspect.Parameter.KEYWORD_ONLY, default=_before_the_response(params.Depends)
-        )
-        self.__signature__ = inspect.Signature([scope])
+        self.name: str | None = key if isinstance(key, str) else None
+        """The name of the provider, if it was told."""
+        depends = _before_the_response(params.Depends)
+        request = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, default=depends)
+        self.__signature__ = inspect.Signature([request])
 
-    async def __call__(self, scope: Scope) -> Any:
+    async def __call__(self, request: _Request) -> Any:
         """The value."""
-        if self.node is None or isinstance(self._key, str):
-            return await scope.get(self._key)
-        return await scope.obtain(self.node)
+        if (node := request.nodes.get(self)) is not None:
+            return await request.scope.obtain(node)
+        return await request.scope.get(self._key)
 
 
 def _before_the_response(depends: Callable[..., Any]) -> Any:

@@ -17,7 +17,6 @@ from grelmicro import Grelmicro
 from grelmicro.errors import ComponentNotRegisteredError
 from grelmicro.inject import Container
 from grelmicro.inject import container as default_container
-from grelmicro.starlette._fastapi import serve_from
 from grelmicro.starlette._health import health_routes
 from grelmicro.starlette._problems import add_problems
 from grelmicro.starlette._routes import InstallError, Routes
@@ -128,10 +127,9 @@ class _Edge:
             stack.callback(self._routes.unwrap)
             self._routes.wrap(each for each in self._app.routes if each not in self.own_routes)
             stack.callback(container.thaw)
-            self._routes.bind(container.freeze())
-            for app in (self._app, *self._routes.apps):
+            self._routes.bind(container.freeze(), self._app)
+            for app in self._routes.apps:
                 add_problems(app)
-                serve_from(app, container)
             yield
 
     @contextmanager

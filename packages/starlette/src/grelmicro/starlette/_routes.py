@@ -66,9 +66,11 @@ class Routes:
             elif isinstance(route, Route | WebSocketRoute):
                 self._wrap_view(route, names)
 
-    def bind(self, graph: Graph) -> None:
-        """Tell FastAPI's marks what they stand for in a frozen graph."""
+    def bind(self, graph: Graph, app: Starlette) -> None:
+        """Bind FastAPI's marks, those of applications below too, in a frozen graph."""
         self._marks.bind(graph)
+        for each in (app, *self.apps):
+            self._marks.serve(each)
 
     def unwrap(self) -> None:
         """Give all routes their own views back."""
@@ -114,8 +116,8 @@ class Routes:
         if not inspect.isroutine(_unwrapped(endpoint)):
             return None
         view = View(self._container, endpoint, names=names)
-        session = request_response if isinstance(route, Route) else websocket_session
-        return _Replaced(route, inspect.isfunction, session(_called(view)))
+        session: Any = request_response if isinstance(route, Route) else websocket_session
+        return _Replaced(route, inspect.isfunction, session(view.handler()))
 
 
 class _Replaced:
@@ -138,15 +140,6 @@ class _Replaced:
 def _is_of_fastapi(endpoint: Any) -> bool:
     """Whether it shows the schema or the documentation."""
     return str(getattr(endpoint, "__module__", "")).partition(".")[0] == "fastapi"
-
-
-def _called(view: View) -> Callable[..., Any]:
-    """A coroutine function, as Starlette looks for one."""
-
-    async def handle(connection: Any) -> Any:
-        return await view(connection)
-
-    return handle
 
 
 def _unwrapped(endpoint: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 from grelmicro.inject import Consumer, Container
 from grelmicro.inject import Scope as Injected
 from grelmicro.inject import container as default_container
-from grelmicro.starlette._shelter import Shelter
+from grelmicro.starlette._shield import close
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
@@ -83,13 +83,12 @@ def is_injected(view: object) -> bool:
 @asynccontextmanager
 async def opened(container: Container, connection: HTTPConnection) -> AsyncGenerator[Injected]:
     """A scope for a connection, which outlives a view."""
-    with Shelter() as shelter:
-        async with container.scope(**given_by(connection)) as scope:
-            try:
-                yield scope
-            except BaseException:
-                shelter.shield()
-                raise
+    async with container.scope(**given_by(connection)) as scope:
+        try:
+            yield scope
+        except BaseException as error:
+            await close(scope, error)
+            raise
 
 
 class View:
@@ -125,25 +124,33 @@ class View:
         self.consumer: Consumer = container.consumer(own, given=given, autouse=autouse)
         """What the container knows it by."""
 
-    async def __call__(self, connection: HTTPConnection) -> Any:
-        """Answer a request."""
-        return await self.call(connection, (connection,)[: self._leading], {})
+    def handler(self) -> Callable[[HTTPConnection], Coroutine[Any, Any, Any]]:
+        """What answers a request: every one passes through, so nothing else is between."""
+        run, linking, leading = self.consumer.run, self.consumer, self._leading
+
+        async def handle(connection: HTTPConnection) -> Any:
+            args = (connection,) if leading else ()
+            if self._is_streaming:
+                return await self._call_until_sent(connection, args, {})
+            found = connection.scope.get("path_params")
+            kwargs = self._of_path(found) if found else {}
+            linked = linking.linked
+            if linked is not None and not linked.given and not linked.is_shared:
+                return await run(None, args, kwargs, close)
+            return await run(given_by(connection), args, kwargs, close)
+
+        return handle
 
     async def call(
         self, connection: HTTPConnection | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Call the view; path parameters and what is injected are added."""
-        if connection is not None and (found := connection.scope.get("path_params")):
-            kwargs = self._of_path(found) | kwargs
-        if self._is_streaming and connection is not None:
+        if connection is None:
+            return await self.consumer.run(None, args, kwargs, close)
+        if self._is_streaming:
             return await self._call_until_sent(connection, args, kwargs)
-        linked = self.consumer.linked
-        is_asked = linked is None or linked.given or linked.is_shared
-        given = given_by(connection) if connection is not None and is_asked else None
-        if linked is not None and not linked.opens:
-            return await self.consumer.run(given, args, kwargs)
-        with Shelter() as shelter:
-            return await self.consumer.run(given, args, kwargs, shelter.shield)
+        kwargs = self._of_path(connection.path_params) | kwargs
+        return await self.consumer.run(given_by(connection), args, kwargs, close)
 
     async def call_in(self, scope: Injected, connection: HTTPConnection, *args: Any) -> Any:
         """Call the view in a scope that is open, and stays so."""
@@ -152,6 +159,7 @@ class View:
     async def _call_until_sent(
         self, connection: HTTPConnection, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> "_Late":
+        kwargs = self._of_path(connection.path_params) | kwargs
         async with AsyncExitStack() as stack:
             scope = await stack.enter_async_context(opened(self._container, connection))
             response = await self.consumer.run_in(scope, args, kwargs)
