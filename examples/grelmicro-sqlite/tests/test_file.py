@@ -1,15 +1,18 @@
-"""What the kit cannot know: a clock that is set back, and processes that begin at once."""
+"""What the kit does not ask: clocks that are set back, processes that begin at once, fleets."""
 
 import asyncio
 import json
 import os
 import sys
 from asyncio.subprocess import PIPE
+from contextlib import suppress
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 
+from grelmicro.resilience import CircuitBreaker, CircuitBreakerError
 from grelmicro_sqlite import SQLiteProvider, provider
 
 HOUR = 3_600_000_000
@@ -82,3 +85,38 @@ async def test_an_opening_that_is_cancelled_leaves_nothing(tmp_path: Path) -> No
             await file.ping()
     async with file:
         assert await file.ping() >= 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"error_threshold": 4},
+        {"failure_rate": 0.5, "window": 8, "minimum_calls": 4},
+        {"failure_rate": 0.5, "window_seconds": 60, "minimum_calls": 4},
+    ],
+    ids=["errors", "calls", "seconds"],
+)
+async def test_processes_share_a_breaker(tmp_path: Path, settings: dict[str, Any]) -> None:
+    files = [SQLiteProvider(f"sqlite:///{tmp_path}/file.db") for _ in range(2)]
+    async with files[0], files[1], files[0].breaker() as here, files[1].breaker() as there:
+        one, other = (
+            CircuitBreaker("b", **settings, success_threshold=1, backend=each)
+            for each in (here, there)
+        )
+        for each in (one, other, one, other):
+            with suppress(ZeroDivisionError, CircuitBreakerError):
+                async with each:
+                    raise ZeroDivisionError
+        await _become("OPEN", one, other)
+        await one.transition_to_half_open()
+        await _become("HALF_OPEN", one, other)
+        async with other:
+            with pytest.raises(CircuitBreakerError):
+                await one.__aenter__()
+        await _become("CLOSED", one, other)
+
+
+async def _become(state: str, *breakers: CircuitBreaker) -> None:
+    async with asyncio.timeout(10):
+        while {each.state for each in breakers} != {state}:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)

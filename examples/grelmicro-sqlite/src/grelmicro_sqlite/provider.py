@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import aiosqlite
 
@@ -78,7 +78,7 @@ class SQLiteProvider(Provider):
     @property
     def url(self) -> str:
         """Where the file is; it has no password."""
-        return f"sqlite:///{self._path}"
+        return f"sqlite:///{quote(self._path)}"
 
     @property
     def client(self) -> aiosqlite.Connection:

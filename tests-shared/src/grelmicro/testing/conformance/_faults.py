@@ -89,7 +89,7 @@ def faults_of(kind: str, use: Use) -> None:
             proxy.delay(0.02)
             await asyncio.gather(*(use(adapter, f"{number}") for number in range(20)))
 
-    @clause(f"{kind}.fault.cut", needs=_NEEDS, closed=True, seconds=60.0)
+    @clause(f"{kind}.fault.cut", needs=_NEEDS, closed=True, seconds=60.0, slow=True)
     async def cut(subject: Subject) -> None:
         """What is under way when connections are lost fails or succeeds: it neither hangs nor lies.
 
@@ -111,7 +111,7 @@ def faults_of(kind: str, use: Use) -> None:
                         raise error
             await _works_again(use, adapter)
 
-    @clause(f"{kind}.fault.refuse", needs=_NEEDS, closed=True, seconds=60.0)
+    @clause(f"{kind}.fault.refuse", needs=_NEEDS, closed=True, seconds=60.0, slow=True)
     async def refuse(subject: Subject) -> None:
         """Without a server an operation fails in time; with one again, it works by itself.
 

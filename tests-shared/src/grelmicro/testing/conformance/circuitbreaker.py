@@ -89,7 +89,7 @@ async def rates_open(backend: CircuitBreakerBackend) -> None:
     same(each.state, State.OPEN, "three failures of four calls, of which half are too many")
 
 
-@clause("circuitbreaker.half_open.exact")
+@clause("circuitbreaker.half_open.exact", slow=True)
 async def half_open_exact(backend: CircuitBreakerBackend) -> None:
     """Half-open, exactly as many calls run at a time as there are permits, of any number.
 

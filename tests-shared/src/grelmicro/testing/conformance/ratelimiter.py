@@ -106,7 +106,7 @@ async def acquire_costs(limits: RateLimiterBackend) -> None:
         same((await take(limits, config, "k", 1)).allowed, False, f"1 of none by {config}")
 
 
-@clause("ratelimiter.acquire.comes_back")
+@clause("ratelimiter.acquire.comes_back", slow=True)
 async def acquire_comes_back(limits: RateLimiterBackend) -> None:
     """What is refused is told when to try again: before that it is refused, and then let through.
 

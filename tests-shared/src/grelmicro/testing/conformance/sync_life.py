@@ -53,7 +53,7 @@ async def open_notes_its_loop(subject: Subject) -> None:
         same(locks._loop, None, "after it is closed")
 
 
-@clause("sync.wait.wakes", needs=(Capability.WAIT,))
+@clause("sync.wait.wakes", needs=(Capability.WAIT,), slow=True)
 async def wait_wakes(locks: Any) -> None:
     """`wait` returns soon after the lease was given back.
 
@@ -181,7 +181,7 @@ async def _nobody_holds(locks: SyncBackend) -> None:
     same(await locks.locked(name="lock:a"), False, "locked, when all have gone")
 
 
-@clause("sync.lock.renews")
+@clause("sync.lock.renews", slow=True)
 async def lock_renews(locks: SyncBackend) -> None:
     """A `Lock` that is held longer than its lease is renewed.
 
