@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from grelmicro.inject import Consumer, Container
 from grelmicro.inject import Scope as Injected
@@ -27,6 +27,16 @@ _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+class Injecting(Protocol):
+    """What `inject(container=...)` decorates with."""
+
+    @overload
+    def __call__(self, view: Callable[..., Coroutine[Any, Any, T]], /) -> Answering[T]: ...
+
+    @overload
+    def __call__(self, view: Callable[..., T], /) -> Answering[T]: ...
+
+
 def streaming(view: F) -> F:
     """Keep what is injected into a view until its response is sent; for one that streams.
 
@@ -47,7 +57,7 @@ def inject(view: Callable[..., T], /, *, container: Container | None = None) -> 
 
 
 @overload
-def inject(*, container: Container | None = None) -> Callable[[F], Answering[Any]]: ...
+def inject(*, container: Container | None = None) -> Injecting: ...
 
 
 def inject(
