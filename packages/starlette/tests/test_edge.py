@@ -246,11 +246,15 @@ async def test_the_request_can_be_asked_for_by_providers(container: Container, s
         return request.headers["x-user"]
 
     @container.provider
-    def path(connection: HTTPConnection) -> str:
-        return connection.url.path
+    def path(conn: HTTPConnection) -> str:
+        return conn.url.path
 
-    async def view(req: Request, user: str, path: str) -> Response:
-        return JSONResponse([user, path])
+    @container.provider
+    async def connection(http_connection: HTTPConnection) -> list[str]:  # a name people use
+        return [http_connection.url.path]
+
+    async def view(req: Request, user: str, path: str, connection: list[str]) -> Response:
+        return JSONResponse([user, path, connection])
 
     async def feed(ws: WebSocket, path: str) -> None:
         await ws.accept()
@@ -261,7 +265,7 @@ async def test_the_request_can_be_asked_for_by_providers(container: Container, s
     install(app, container=container)
     async with serve(app) as client:
         answer = await client.get("/me", headers={"x-user": "ada"})
-        assert answer.json() == ["ada", "/me"]
+        assert answer.json() == ["ada", "/me", ["/me"]]
         async with connect(address(client, "feed")) as socket:
             assert await socket.recv() == "/feed"
 

@@ -374,6 +374,23 @@ async def test_applications_that_run_one_after_the_other_share_the_default_conta
         assert (await asked(app)).status_code == 200
     assert "memory" not in default_container
     assert not default_container.is_open
+    async with default_container:  # it knows nothing of views that nobody calls any more
+        pass
+
+
+async def test_what_was_injected_into_by_hand_meanwhile_is_kept(container: Container) -> None:
+    container.add(5, "five")
+    app = Starlette()
+    install(app, container=container)
+    async with app.router.lifespan_context(app):
+
+        @container.inject
+        async def by_hand(five: int) -> int:
+            return five
+
+        assert await by_hand() == 5
+    async with app.router.lifespan_context(app):
+        assert await by_hand() == 5
 
 
 async def test_applications_that_run_at_once_have_a_container_each(serve: Any) -> None:

@@ -70,6 +70,21 @@ class Container(Declaring):
         self._consumers.append(consumer)
         return consumer
 
+    @property
+    def consumers(self) -> tuple[Consumer, ...]:
+        """The views that were taken in."""
+        return tuple(self._consumers)
+
+    def forget(self, consumers: Iterable[Consumer]) -> None:
+        """Take views out again, which are not called any more.
+
+        Raises:
+            DeclarationError: The graph is frozen.
+        """
+        self._check_thawed("forgetting views")
+        gone = {*consumers}
+        self._consumers = [each for each in self._consumers if each not in gone]
+
     def inject(
         self, function: Callable[..., Coroutine[Any, Any, T]], /
     ) -> Callable[..., Coroutine[Any, Any, T]]:

@@ -21,7 +21,7 @@ from grelmicro.starlette._health import health_routes
 from grelmicro.starlette._problems import add_problems
 from grelmicro.starlette._routes import InstallError, Routes
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 
 __all__ = ["install"]
@@ -46,7 +46,7 @@ def install(
     and the application's own lifespan begins. When it ends, they end in reverse. Views ask for
     providers by the names or the types of their parameters; the first positional one is the request
     or the WebSocket. Providers can ask for `request`, `websocket` or, where either will do,
-    `connection`.
+    `http_connection`, or for these by their types.
 
     What `micro` has can be injected too, by type or by name: itself as `micro`, components by their
     kind (`cache`) or their own name, providers by their short name (`redis`). What is declared
@@ -93,7 +93,6 @@ class _Edge:
         self._micro = micro
         self._container = container
         self._modules = modules
-        self._routes = Routes(container, _has_edge)
         self.own_routes = health_routes(micro)
 
     def lifespan(self, inner: Lifespan) -> Lifespan:
@@ -121,16 +120,29 @@ class _Edge:
             )
         container.discover_providers(*self._modules)
         container.discover_defaults()
-        container.given(request=Request, websocket=WebSocket, connection=object)
+        container.given(request=Request, websocket=WebSocket, http_connection=HTTPConnection)
+        container.alias(HTTPConnection, "http_connection")
         with ExitStack() as stack:
             stack.enter_context(self._declared())
-            stack.callback(self._routes.unwrap)
-            self._routes.wrap(each for each in self._app.routes if each not in self.own_routes)
+            routes = stack.enter_context(self._wrapped())
             stack.callback(container.thaw)
-            self._routes.bind(container.freeze(), self._app)
-            for app in self._routes.apps:
+            routes.bind(container.freeze(), self._app)
+            for app in routes.apps:
                 add_problems(app)
             yield
+
+    @contextmanager
+    def _wrapped(self) -> Generator[Routes]:
+        """Put the views behind injection; afterwards the container knows nothing of them."""
+        container, routes = self._container, Routes(self._container, _has_edge)
+        before = {*container.consumers}
+        with ExitStack() as stack:
+            stack.callback(routes.unwrap)
+            try:
+                routes.wrap(each for each in self._app.routes if each not in self.own_routes)
+            finally:
+                stack.callback(container.forget, {*container.consumers} - before)
+            yield routes
 
     @contextmanager
     def _declared(self) -> Generator[None]:

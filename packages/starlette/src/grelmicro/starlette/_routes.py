@@ -43,7 +43,7 @@ class Routes:
         self._container = container
         self._is_foreign = is_foreign
         self._marks = Marks(container)
-        self._made: dict[int, _Replaced] = {}
+        self._made: list[_Replaced] = []
         self.apps: list[Starlette] = []
         """The applications below that have been met."""
 
@@ -74,10 +74,9 @@ class Routes:
 
     def unwrap(self) -> None:
         """Give all routes their own views back."""
-        for made in self._made.values():
+        for made in self._made:
             made.holder.app = made.old
-            if getattr(made.route, _SERVED, None) is self:
-                delattr(made.route, _SERVED)
+            delattr(made.route, _SERVED)
 
     def _mounted(self, mount: Mount | Host, names: Collection[str]) -> None:
         below = _innermost_app(mount.app)
@@ -97,10 +96,9 @@ class Routes:
                 f"{route!r} is a route of another application that runs, and has another "
                 "container: make routes for each of them"
             )
-        if (made := self._made.get(id(route))) is None:
-            made = self._replaced(route, {*names, *route.param_convertors})
+        made = self._replaced(route, {*names, *route.param_convertors})
         if made is not None:
-            self._made[id(route)] = made
+            self._made.append(made)
             made.holder.app = made.new
             setattr(route, _SERVED, self)
 

@@ -184,7 +184,7 @@ class View:
 def given_by(connection: HTTPConnection) -> dict[str, Any]:
     """What providers can ask for by name."""
     kind = "websocket" if connection.scope["type"] == "websocket" else "request"
-    return {kind: connection, "connection": connection}
+    return {kind: connection, "http_connection": connection}
 
 
 class _Late:
