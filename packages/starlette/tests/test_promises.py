@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -339,6 +340,58 @@ async def test_a_cancelled_scope_of_anyio_cuts_no_teardown_short(serve: Any) -> 
     async with serve(app) as client, asyncio.timeout(20):
         assert (await client.get("/")).status_code == 504
     assert steps == ["closed"]
+
+
+class Timely:
+    """A middleware that cancels what is below it, as `asyncio.timeout` does, and once more."""
+
+    def __init__(self, app: Any, begun: asyncio.Event) -> None:
+        self.app = app
+        self.begun = begun
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        task = asyncio.ensure_future(self.app(scope, receive, send))
+        await self.begun.wait()
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await PlainTextResponse("too late", 504)(scope, receive, send)
+
+
+async def test_nothing_is_closed_under_a_thread_that_still_works(
+    container: Container, serve: Any
+) -> None:
+    steps: list[str] = []
+    begun, loop = asyncio.Event(), asyncio.get_running_loop()
+    go = threading.Event()
+
+    @container.provider
+    async def resource() -> AsyncIterator[str]:
+        try:
+            yield "resource"
+        finally:
+            steps.append("closed")
+
+    def view(request: Request, resource: str) -> Response:
+        loop.call_soon_threadsafe(begun.set)
+        assert go.wait(20)
+        steps.append("worked")
+        return PlainTextResponse("nobody reads it")
+
+    app = app_of(view, middleware=[Middleware(Timely, begun=begun)])
+    install(app, container=container)
+    async with serve(app) as client, asyncio.timeout(20):
+        request = asyncio.create_task(client.get("/"))
+        await begun.wait()
+        await asyncio.sleep(0.05)  # it would be closed by now
+        go.set()
+        assert (await request).status_code == 504
+    assert steps == ["worked", "closed"]
 
 
 async def test_a_teardown_that_hangs_is_cut_short_after_its_grace(serve: Any) -> None:

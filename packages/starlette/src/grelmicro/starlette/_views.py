@@ -1,10 +1,14 @@
 """Views of functions: what they are called with, and when what was built for them is closed."""
 
+import asyncio
+import contextlib
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol, TypeVar, overload
+
+from anyio import CancelScope
 
 from grelmicro.inject import Consumer, Container
 from grelmicro.inject import Scope as Injected
@@ -225,10 +229,27 @@ def _is_async(function: Any) -> bool:
 
 
 def _in_thread(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """A synchronous view runs in a thread, as it does without injection."""
+    """A synchronous view runs in a thread, as it does without injection.
+
+    A thread cannot be cancelled: what it works with must not be closed before it ends.
+    """
 
     @functools.wraps(function)
     async def in_thread(*args: Any, **kwargs: Any) -> Any:
-        return await run_in_threadpool(function, *args, **kwargs)
+        thread = asyncio.ensure_future(run_in_threadpool(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(thread)
+        finally:
+            if not thread.done():
+                await _ended(thread)
 
     return in_thread
+
+
+async def _ended(thread: asyncio.Future[Any]) -> None:
+    with CancelScope(shield=True):
+        while not thread.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([thread])
+    if not thread.cancelled():
+        thread.exception()  # nobody is there any more to hear of it
