@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grelmicro.errors import OutOfContextError
-from grelmicro.inject import Container, ProviderNotFoundError, ProviderYieldError, Use, useprovider
+from grelmicro.inject import (
+    Container,
+    DeclarationError,
+    GraphError,
+    ProviderNotFoundError,
+    ProviderYieldError,
+    Use,
+    useprovider,
+)
 
 
 @pytest.fixture
@@ -740,3 +748,69 @@ def _tracing_view(needs: list[str]) -> Any:
     space: dict[str, Any] = {}
     exec(f"async def view({', '.join(needs)}): ...", space)
     return space["view"]
+
+
+async def test_what_is_declared_and_taken_in_can_be_taken_back(c: Container) -> None:
+    c.add(5, "five")
+
+    @c.provider(name="six")
+    async def provide_six(five: int) -> int:
+        return five + 1
+
+    async def view(six: int) -> int:
+        return six
+
+    kept = c.consumer(provide_six, given=["five"])
+    consumer = c.consumer(view, given=())
+    assert [*c.consumers] == [kept, consumer]
+    c.freeze()
+    with pytest.raises(DeclarationError, match="the removal of 'six' comes too late"):
+        c.remove("six")
+    with pytest.raises(DeclarationError, match="forgetting views comes too late"):
+        c.forget([consumer])
+    c.thaw()
+    assert "six" in c
+    c.remove("six")
+    assert "six" not in c
+    with pytest.raises(ProviderNotFoundError, match="nothing is declared as 'six'"):
+        c.remove("six")
+    with pytest.raises(GraphError, match="nothing provides 'six'"):
+        c.freeze()
+    c.forget([consumer])
+    assert [*c.consumers] == [kept]
+    async with c:
+        assert c.is_open
+        with pytest.raises(OutOfContextError, match="the container is open"):
+            c.thaw()
+        async with c.scope() as scope:
+            with pytest.raises(ProviderNotFoundError, match="is no provider of this container"):
+                await scope.get(provide_six)
+    assert not c.is_open
+
+
+async def test_a_framework_says_which_provider_a_parameter_means(c: Container) -> None:
+    c.add("primary", "store")
+    c.add("replica", "other")
+
+    async def view(store: str) -> str:
+        return store
+
+    async with c:
+        assert await c.consumer(view, given=(), used={"store": "other"}).run(None, (), {}) == (
+            "replica"
+        )
+        with pytest.raises(GraphError, match=r"Use\('missing'\)"):
+            c.consumer(view, given=(), used={"store": "missing"})
+
+
+async def test_what_is_passed_by_place_is_not_injected(c: Container) -> None:
+    c.add("injected", "name")
+
+    async def view(name: str, *rest: int) -> list[object]:
+        return [name, *rest]
+
+    async with c:
+        consumer = c.consumer(view)
+        assert await consumer.run(None, ("passed", 1), {}) == ["passed", 1]
+        async with c.scope() as scope:
+            assert await consumer.run_in(scope, ("passed", 1), {}) == ["passed", 1]
