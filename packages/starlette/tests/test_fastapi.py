@@ -1,19 +1,21 @@
 """Injection into views of FastAPI, beside its own dependencies."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from inspect import signature
 from typing import Annotated, Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from pydantic import BaseModel
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from websockets.asyncio.client import connect
 
 from grelmicro.errors import OutOfContextError
 from grelmicro.inject import Container, GraphError
-from grelmicro.starlette import Provided, install
+from grelmicro.starlette import Provided, install, streaming
 
 
 class Store:
@@ -219,6 +221,47 @@ async def test_autouse_runs_for_every_view_once_and_rolls_back(
             *("begin /plain", "plain", "commit"),
         ]
         steps.clear()
+
+
+async def test_streaming_keeps_what_is_injected(container: Container, serve: Any) -> None:
+    steps: list[str] = []
+    closed = asyncio.Event()
+
+    @container.provider
+    async def session() -> AsyncIterator[str]:
+        yield "session"
+        steps.append("closed")
+        closed.set()
+
+    async def parts(session: str) -> AsyncIterator[str]:
+        for _ in range(2):
+            steps.append("part")
+            yield session
+
+    app = FastAPI()
+
+    @app.get("/late")
+    @streaming
+    async def late(
+        session: Annotated[str, Provided("session")], again: Annotated[str, Provided("session")]
+    ) -> Response:
+        assert session is again
+        return StreamingResponse(parts(session))
+
+    @app.get("/usual")
+    async def usual(session: Annotated[str, Provided("session")]) -> Response:
+        return StreamingResponse(parts(session))
+
+    install(app, container=container)
+    async with serve(app) as client:
+        assert (await client.get("/usual")).text == "sessionsession"
+        assert steps == ["closed", "part", "part"]
+        steps.clear()
+        closed.clear()
+        assert (await client.get("/late")).text == "sessionsession"
+        await asyncio.wait_for(closed.wait(), 10)
+    if "scope" in signature(Depends).parameters:  # older ones leave no choice
+        assert steps == ["part", "part", "closed"]
 
 
 async def test_it_is_closed_before_the_response_is_sent(container: Container, serve: Any) -> None:

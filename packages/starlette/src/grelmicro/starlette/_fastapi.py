@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from grelmicro.errors import OutOfContextError
 from grelmicro.inject import Consumer, Container, Graph, Scope
-from grelmicro.starlette._views import opened
+from grelmicro.starlette._views import is_streaming, opened
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
@@ -86,9 +86,11 @@ class Marks:
             for parameter, node, _ in graph.bound[consumer].bindings:
                 if parameter.name in marked:
                     self._nodes[marked[parameter.name]] = node
-        if graph.autouse:
-            for each in self._dependants:
+        for each in self._dependants:
+            if graph.autouse:
                 _use_scope(each)
+            if is_streaming(each.call):
+                _close_late(each)
 
     def serve(self, app: Any) -> None:
         """Let what is marked in an application's views be found."""
@@ -170,6 +172,14 @@ def _use_scope(dependant: Any) -> None:
     if not any(each.call is request_scope for each in below):
         depends = _before_the_response(params.Depends)
         below.insert(0, get_parameterless_sub_dependant(depends=depends, path=dependant.path or ""))
+
+
+def _close_late(dependant: Any) -> None:
+    """Have the scope closed when the response was sent, where FastAPI lets one choose."""
+    for each in dependant.dependencies:
+        if each.call is request_scope and hasattr(each, "scope"):
+            each.scope = "request"
+        _close_late(each)
 
 
 def _mark_class(base: Any) -> Any:

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["View", "given_by", "inject", "is_injected", "opened", "streaming"]
+__all__ = ["View", "given_by", "inject", "is_injected", "is_streaming", "opened", "streaming"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -94,6 +94,11 @@ def is_injected(view: object) -> bool:
     return getattr(view, _INJECTED, False) is True
 
 
+def is_streaming(view: object) -> bool:
+    """Whether what is injected is kept until the response was sent."""
+    return getattr(view, _STREAMING, False) is True
+
+
 @asynccontextmanager
 async def opened(container: Container, connection: HTTPConnection) -> AsyncGenerator[Injected]:
     """A scope for a connection, which outlives a view."""
@@ -133,7 +138,7 @@ class View:
         self._taken = {each.name for each in parameters if each.kind in _BY_NAME} - {*places}
         given = None if names is None else {*places, *names, *_filled_in(function)}
         own = function if _is_async(function) else _in_thread(function)
-        self._is_streaming = getattr(_innermost(function), _STREAMING, False)
+        self._is_streaming = is_streaming(_innermost(function))
         self._container = container
         self.consumer: Consumer = container.consumer(own, given=given, autouse=autouse)
         """What the container knows it by."""
