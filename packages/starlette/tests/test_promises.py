@@ -14,11 +14,13 @@ import anyio
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.endpoints import WebSocketEndpoint
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from grelmicro import Grelmicro
 from grelmicro.errors import OutOfContextError
@@ -530,3 +532,43 @@ async def test_inject_by_itself(container: Container) -> None:
             request = Request({"type": "http", "path_params": {}})
             assert await Views().method(request) == 5
             assert await Views().method(request=request, five=6) == 6
+
+
+@pytest.mark.parametrize("name", ["request", "websocket"])
+async def test_who_asks_for_a_request_where_there_is_none_is_told_at_the_start(
+    container: Container, name: str
+) -> None:
+    @container.provider
+    async def user(request: Request) -> str:
+        return request.headers["x-user"]
+
+    @container.provider
+    async def room(websocket: WebSocket) -> str:
+        return str(websocket.path_params["room"])
+
+    @container.provider(autouse=True)
+    async def log(http_connection: HTTPConnection) -> None:
+        pass
+
+    async def view(request: Request, room: str) -> Response:
+        raise AssertionError
+
+    async def feed(websocket: WebSocket, user: str) -> None:
+        raise AssertionError
+
+    class Feed(WebSocketEndpoint):
+        async def on_receive(self, websocket: WebSocket, data: Any, user: str = "") -> None:
+            raise AssertionError
+
+    routes: dict[str, list[BaseRoute]] = {
+        "request": [WebSocketRoute("/feed", feed), WebSocketRoute("/class", Feed)],
+        "websocket": [Route("/", view)],
+    }
+    app = Starlette(routes=routes[name])
+    install(app, container=container)
+    with pytest.raises(GraphError, match=f"asks for '{name}', which there is not") as failure:
+        async with app.router.lifespan_context(app):
+            raise AssertionError
+    assert len(failure.value.faults) == len(routes[name])
+    async with container:  # it is as it was
+        pass

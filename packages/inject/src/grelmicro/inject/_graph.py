@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from grelmicro.inject._binding import BindingFault, Index, NothingProvides
 from grelmicro.inject._consumers import Consumer
-from grelmicro.inject._declarations import described
+from grelmicro.inject._declarations import Kind, described
 from grelmicro.inject._errors import GraphError, ProviderNotFoundError
 from grelmicro.inject._explain import drawing, explanation
 from grelmicro.inject._faults import Fault, Paths, cycles, scope_faults
@@ -105,6 +105,12 @@ class Graph:
         except BindingFault as fault:
             raise ProviderNotFoundError(str(fault)) from None
         return explanation(str(node.declaration), [], [node])
+
+    def given_to(self, consumer: Consumer) -> set[str]:
+        """The names that a view's scope has to be opened with, as something in it asks for them."""
+        roots = [*self.autouse, *self.bound[consumer].roots]
+        nodes = in_order(roots, lambda node: node.is_app)
+        return {node.label for node in nodes if node.kind is Kind.GIVEN}
 
     def mermaid(self) -> str:
         """Draw the graph in Mermaid's language: an arrow points to what is needed."""

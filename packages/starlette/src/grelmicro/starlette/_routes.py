@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from grelmicro.errors import GrelmicroError
-from grelmicro.inject import Container, Graph
+from grelmicro.inject import Consumer, Container, Graph, GraphError
 from grelmicro.starlette._classes import injected_class
 from grelmicro.starlette._fastapi import Marks, effective, is_route
 from grelmicro.starlette._views import View, is_injected
@@ -22,6 +22,11 @@ from starlette.routing import (
 )
 
 __all__ = ["InstallError", "Routes"]
+
+_WRONG = (
+    "{view}: a provider that runs for it asks for {name!r}, which there is not; where either will "
+    "do, ask for 'http_connection'"
+)
 
 _SERVED = "__grelmicro_routes__"
 """What tells, at a route, who has put its view behind injection."""
@@ -44,6 +49,8 @@ class Routes:
         self._is_foreign = is_foreign
         self._marks = Marks(container)
         self._made: list[_Replaced] = []
+        self._absent: dict[Consumer, str] = {}
+        """What there is not for a view: a request, or a WebSocket."""
         self.apps: list[Starlette] = []
         """The applications below that have been met."""
 
@@ -59,15 +66,26 @@ class Routes:
                 that runs has the same route, and another container.
         """
         for route in effective(routes):
+            known = len(self._container.consumers)
+            if isinstance(route, Mount | Host):
+                self._mounted(route, names)
+                continue
             if is_route(route):
                 self._marks.read(route)
-            elif isinstance(route, Mount | Host):
-                self._mounted(route, names)
             elif isinstance(route, Route | WebSocketRoute):
                 self._wrap_view(route, names)
+            absent = "request" if _is_websocket(route) else "websocket"
+            self._absent |= dict.fromkeys(self._container.consumers[known:], absent)
 
     def bind(self, graph: Graph, app: Starlette) -> None:
-        """Bind FastAPI's marks, those of applications below too, in a frozen graph."""
+        """Bind FastAPI's marks, those of applications below too, in a frozen graph.
+
+        Raises:
+            GraphError: A WebSocket is asked for where there is a request, or the other way round.
+        """
+        asking = [each for each, name in self._absent.items() if name in graph.given_to(each)]
+        if asking:
+            raise GraphError([_WRONG.format(view=each, name=self._absent[each]) for each in asking])
         self._marks.bind(graph)
         for each in (app, *self.apps):
             self._marks.serve(each)
@@ -133,6 +151,10 @@ class _Replaced:
                 )
         self.old: Any = self.holder.app
         self.new = new
+
+
+def _is_websocket(route: Any) -> bool:
+    return isinstance(getattr(route, "original_route", route), WebSocketRoute)
 
 
 def _is_of_fastapi(endpoint: Any) -> bool:
