@@ -814,3 +814,28 @@ async def test_what_is_passed_by_place_is_not_injected(c: Container) -> None:
         assert await consumer.run(None, ("passed", 1), {}) == ["passed", 1]
         async with c.scope() as scope:
             assert await consumer.run_in(scope, ("passed", 1), {}) == ["passed", 1]
+
+
+async def test_useprovider_may_stand_above_inject(c: Container) -> None:
+    ran: list[str] = []
+
+    @c.provider
+    async def log() -> None:
+        ran.append("log")
+
+    async def view() -> str:
+        return "view"
+
+    @useprovider(log)
+    @c.inject
+    async def marked() -> str:
+        return await view()
+
+    injected = useprovider("log")(c.inject(view))
+    plain = c.inject(view)
+    async with c:
+        await marked()
+        await injected()
+        assert ran == ["log", "log"]
+        await plain()
+    assert ran == ["log", "log"]

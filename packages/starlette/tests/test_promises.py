@@ -14,20 +14,22 @@ import anyio
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.authentication import AuthenticationBackend, requires
 from starlette.endpoints import WebSocketEndpoint
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from grelmicro import Grelmicro
 from grelmicro.errors import OutOfContextError
-from grelmicro.inject import Container, DeclarationError, GraphError
+from grelmicro.inject import Container, DeclarationError, GraphError, useprovider
 from grelmicro.inject import container as default_container
 from grelmicro.providers.memory import MemoryProvider
-from grelmicro.starlette import InstallError, inject, install
+from grelmicro.starlette import InstallError, inject, install, streaming
 
 
 @pytest.fixture
@@ -572,3 +574,55 @@ async def test_who_asks_for_a_request_where_there_is_none_is_told_at_the_start(
     assert len(failure.value.faults) == len(routes[name])
     async with container:  # it is as it was
         pass
+
+
+async def test_marks_may_stand_above_inject(container: Container) -> None:
+    steps: list[str] = []
+
+    @container.provider
+    async def log() -> None:
+        steps.append("log")
+
+    @container.provider
+    async def resource() -> AsyncIterator[str]:
+        yield "resource"
+        steps.append("closed")
+
+    @useprovider("log")
+    @streaming
+    @inject(container=container)
+    def view(request: Request, resource: str) -> Response:
+        async def parts() -> AsyncIterator[str]:
+            steps.append("part")
+            yield resource
+
+        return StreamingResponse(parts())
+
+    app = app_of(view)
+    install(app, container=container)
+    assert (await asked(app)).text == "resource"
+    assert steps == ["log", "part", "closed"]
+
+
+async def test_a_decorator_that_looks_for_the_request_finds_it(container: Container) -> None:
+    container.add(5, "five")
+
+    @requires("nothing")
+    async def view(request: Request, five: int) -> Response:
+        raise AssertionError
+
+    @requires([])
+    def sync_view(request: Request, five: int, pk: int) -> Response:
+        return JSONResponse([five, pk])
+
+    class Anybody(AuthenticationBackend):
+        async def authenticate(self, conn: HTTPConnection) -> None:
+            return None
+
+    app = Starlette(
+        routes=[Route("/", view), Route("/{pk:int}", sync_view)],
+        middleware=[Middleware(AuthenticationMiddleware, backend=Anybody())],
+    )
+    install(app, container=container)
+    assert (await asked(app)).status_code == 403
+    assert (await asked(app, "/3")).json() == [5, 3]

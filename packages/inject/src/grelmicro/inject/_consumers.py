@@ -67,6 +67,8 @@ class Consumer:
     ) -> None:
         self.function: Callable[..., Any] = function
         """The function itself."""
+        self.marked: Callable[..., Any] = function
+        """What `useprovider` marks: the function, or what stands in its place."""
         self.given: frozenset[str] | None = None if given is None else frozenset(given)
         """The names that its caller passes; None where that is not known."""
         self.autouse: bool = autouse
@@ -82,7 +84,7 @@ class Consumer:
     @property
     def uses(self) -> tuple[str | Callable[..., Any], ...]:
         """What `useprovider` adds."""
-        return uses_of(self.function)
+        return uses_of(self.marked)
 
     def __str__(self) -> str:
         return f"view {described(self.function)!r} ({place_of(self.function)})"

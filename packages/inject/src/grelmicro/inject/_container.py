@@ -95,13 +95,15 @@ class Container(Declaring):
         Raises:
             GraphError: The graph is frozen already, and something does not fit together.
         """
-        run = self.consumer(function).run
+        consumer = self.consumer(function)
+        run = consumer.run
 
         @wraps(function)
         async def injected(*args: Any, **kwargs: Any) -> T:
             result: T = await run(None, args, kwargs)
             return result
 
+        consumer.marked = injected
         return injected
 
     def freeze(self) -> Graph:

@@ -85,6 +85,7 @@ def inject(
         connection = next((each for each in passed if isinstance(each, HTTPConnection)), None)
         return await found.call(connection, args, kwargs)
 
+    found.consumer.marked = injected
     setattr(injected, _INJECTED, True)
     return injected
 
@@ -138,18 +139,19 @@ class View:
         self._taken = {each.name for each in parameters if each.kind in _BY_NAME} - {*places}
         given = None if names is None else {*places, *names, *_filled_in(function)}
         own = function if _is_async(function) else _in_thread(function)
-        self._is_streaming = is_streaming(_innermost(function))
         self._container = container
         self.consumer: Consumer = container.consumer(own, given=given, autouse=autouse)
         """What the container knows it by."""
+        self.consumer.marked = _innermost(function)
 
     def handler(self) -> Callable[[HTTPConnection], Coroutine[Any, Any, Any]]:
         """What answers a request: every one passes through, so nothing else is between."""
         run, linking, leading = self.consumer.run, self.consumer, self._leading
+        is_late = is_streaming(linking.marked)
 
         async def handle(connection: HTTPConnection) -> Any:
             args = (connection,) if leading else ()
-            if self._is_streaming:
+            if is_late:
                 return await self._call_until_sent(connection, args, {})
             found = connection.scope.get("path_params")
             kwargs = self._of_path(found) if found else {}
@@ -166,7 +168,7 @@ class View:
         """Call the view; path parameters and what is injected are added."""
         if connection is None:
             return await self.consumer.run(None, args, kwargs, close)
-        if self._is_streaming:
+        if is_streaming(self.consumer.marked):
             return await self._call_until_sent(connection, args, kwargs)
         kwargs = self._of_path(connection.path_params) | kwargs
         return await self.consumer.run(given_by(connection), args, kwargs, close)
