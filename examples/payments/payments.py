@@ -23,9 +23,10 @@ from grelmicro.starlette import Problem, install
 
 PER_SECOND = 60
 PATIENCE = 0.5
+ERRORS = 3
 
 limiter = RateLimiter.sliding_window("payments", limit=PER_SECOND, window=1)
-bank = CircuitBreaker("bank", error_threshold=3, success_threshold=2, reset_timeout=1)
+bank = CircuitBreaker("bank", error_threshold=ERRORS, success_threshold=2, reset_timeout=1)
 
 
 async def pay(request: Request) -> Response:
