@@ -4,10 +4,11 @@ A `Node` is one value: what makes it, and its parameters. Binding these makes a 
 writes it down as steps; a `Scope` runs down the steps.
 """
 
-from grelmicro.inject._declarations import Kind, adapter_of, described, place_of
+from grelmicro.inject._declarations import Kind, adapter_of, declare, described, place_of
 from grelmicro.inject._nodes import EMPTY, Binding, Node, Parameter, Step, given_node, node_of
 from grelmicro.inject._plans import in_order, plan_for
 from grelmicro.inject._scope import Host, Scope
+from grelmicro.inject._shield import shielded
 from grelmicro.inject._types import UNKNOWN, Unresolved, serves, type_name
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Step",
     "Unresolved",
     "adapter_of",
+    "declare",
     "described",
     "given_node",
     "in_order",
@@ -29,5 +31,6 @@ __all__ = [
     "place_of",
     "plan_for",
     "serves",
+    "shielded",
     "type_name",
 ]
