@@ -78,8 +78,9 @@ class _Keys:
     """
 
     def __init__(self, fresh: Any) -> None:
-        self.due: int = 0
-        """Nanoseconds of the clock after which a call has to look for idle keys."""
+        self.due: list[int] = [0]
+        """Nanoseconds of the clock after which a call has to look for idle keys; in a list, where
+        who decides reads it faster than an attribute."""
         self.states: dict[str, Any] = {}
         self._fresh = fresh
         self._order: deque[str] = deque()
@@ -105,8 +106,8 @@ class _Keys:
     def _make_room(self, key: str) -> None:
         with self._lock:
             now = monotonic_ns()
-            if now > self.due:
-                self.due = now + _SWEEP_EVERY
+            if now > self.due[0]:
+                self.due[0] = now + _SWEEP_EVERY
                 self._sweep(now, _SWEEP_BATCH)
             if key not in self.states:
                 self._sweep(now, _SWEEP_SHARE)
@@ -156,12 +157,12 @@ class MemoryBuckets(_Keys):
     def _taker(self) -> Take:
         limit, rate, unit = self._quota.limit, self._quota.rate, self._quota.unit * 1000
         full, rate_a_second = limit * unit, rate * 1e9
-        states, answer = self.states, self._answer
+        states, answer, due = self.states, self._answer, self.due
 
         def take(key: str, cost: int) -> RateLimitResult | None:
             now = monotonic_ns()
             base = now * rate
-            if now > self.due:
+            if now > due[0]:
                 return None
             try:
                 free_at = states[key]
@@ -174,7 +175,7 @@ class MemoryBuckets(_Keys):
             if owed > full:
                 return answer(owed - cost * unit, cost)
             states[key] = free_at
-            left = (full - owed) // unit
+            left = limit + -owed // unit  # what is owed is small as a rule, and quick to divide
             return _new(RateLimitResult, (True, limit, left, 0.0, owed / rate_a_second))
 
         return take
@@ -201,11 +202,11 @@ class MemoryWindows(_Keys):
 
     def _taker(self) -> Take:
         limit, length = self._quota.limit, self._quota.unit * 1000
-        states, answer = self.states, self._answer
+        states, answer, due = self.states, self._answer, self.due
 
         def take(key: str, cost: int) -> RateLimitResult | None:
             now = monotonic_ns()
-            if now > self.due:
+            if now > due[0]:
                 return None
             try:
                 taken, end = states[key]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar, overload
 
+from grelmicro._component import Component
 from grelmicro._sources import backend_source
 from grelmicro.errors import GrelmicroError, RateLimitExceededError, ResilienceError
 from grelmicro.resilience._limited import limited
@@ -73,6 +74,8 @@ class RateLimiter:
         self._prefix = name.replace("%", "%25").replace(":", "%3A") + ":"
         self._find: Callable[[], RateLimiterBackend] = backend_source("ratelimiter", backend)
         self._binding: tuple[Any, Any, Any, Any, Any, Any] = (None, None, None, (), None, None)
+        is_looked_up = backend is None or isinstance(backend, str | Component)
+        self._given: Any = None if is_looked_up else backend  # which spares a call for each call
         self._is_away = False
         self._queues: dict[object, Queue] = {}
 
@@ -193,7 +196,7 @@ class RateLimiter:
             NoActiveAppError: No backend was given and no app is open.
             ResilienceError: The backend failed, which is the `__cause__`; not with `fail_open`.
         """
-        backend = self._find()
+        backend = self._given or self._find()
         bound, cls, bind, patched, strategy, nowait = self._binding
         if backend is not bound or "bind" in patched or cls.bind is not bind:
             strategy, nowait = self._bind(backend)
