@@ -44,6 +44,9 @@ Backend = RateLimiterBackend | Any | str | None
 _ONE = 1
 """The usual cost, which is known to be in range."""
 
+_SILENCE = 10.0
+"""Seconds in which a backend that fails now and then is reported once."""
+
 _log = logging.getLogger("grelmicro.resilience")
 
 
@@ -77,6 +80,7 @@ class RateLimiter:
         is_looked_up = backend is None or isinstance(backend, str | Component)
         self._given: Any = None if is_looked_up else backend  # which spares a call for each call
         self._is_away = False
+        self._silent_until = 0.0
         self._queues: dict[object, Queue] = {}
 
     @classmethod
@@ -273,7 +277,7 @@ class RateLimiter:
             return self._undecided(error)
 
     async def reset(self, *, key: str) -> None:
-        """Give `key` its full quota.
+        """Give `key` its full quota; those who `wait` for it sleep on for as long as they were told.
 
         Raises:
             ResilienceSettingsValidationError: `key` is out of range.
@@ -310,8 +314,8 @@ class RateLimiter:
         """Allow what could not be decided, if that is asked for."""
         if isinstance(error, GrelmicroError) or not self._config.fail_open:
             self._failed(error, "decide")
-        if not self._is_away:
-            self._is_away = True
+        if not self._is_away and monotonic() >= self._silent_until:
+            self._is_away, self._silent_until = True, monotonic() + _SILENCE
             _log.warning(
                 "the limiter %r lets everything through: its backend failed: %s: %s",
                 *(self._name, type(error).__name__, error),
