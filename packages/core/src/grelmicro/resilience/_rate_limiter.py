@@ -277,7 +277,9 @@ class RateLimiter:
             return self._undecided(error)
 
     async def reset(self, *, key: str) -> None:
-        """Give `key` its full quota; those who `wait` for it sleep on for as long as they were told.
+        """Give `key` its full quota.
+
+        Those who `wait` for it already sleep on for as long as they were told.
 
         Raises:
             ResilienceSettingsValidationError: `key` is out of range.
