@@ -79,6 +79,11 @@ class Grelmicro:
         return tuple(self._declared.values())
 
     @property
+    def serving(self) -> Mapping[tuple[str, str], Any]:
+        """The components that answer now, by kind and name, implied ones and overrides included."""
+        return self._open.serving
+
+    @property
     def providers(self) -> tuple[Provider, ...]:
         """The providers that are listed, or that listed components borrow; each once."""
         found = (
