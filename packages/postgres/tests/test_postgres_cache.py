@@ -299,8 +299,7 @@ async def test_who_asks_together_gets_an_error_of_ones_own() -> None:
     """What one caller adds to it is nothing that others see."""
 
     async def work(numbers: Any, asked: float) -> list[int]:
-        error: Any = asyncpg.UniqueViolationError(f"{len(numbers)} numbers")
-        error.detail = "from the server"
+        error = asyncpg.UniqueViolationError(f"{len(numbers)} numbers")
         error.add_note("mind the numbers")
         raise error from OSError("below")
 
@@ -311,7 +310,7 @@ async def test_who_asks_together_gets_an_error_of_ones_own() -> None:
     errors[0].__cause__ = None
     for error in errors[1:]:
         assert type(error) is asyncpg.UniqueViolationError
-        assert (str(error), error.detail) == ("3 numbers", "from the server")
+        assert (str(error), error.sqlstate) == ("3 numbers", "23505")
         assert error.__notes__ == ["mind the numbers"]
         assert isinstance(error.__cause__, OSError)
         assert error.__traceback__ is not None
