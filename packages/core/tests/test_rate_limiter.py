@@ -561,6 +561,16 @@ async def test_keys_come_from_templates_or_functions(limiter: RateLimiter) -> No
         await service.by_function(7)
 
 
+async def test_a_text_that_looks_like_an_address_is_a_key(limiter: RateLimiter) -> None:
+    """Users write what they like."""
+
+    @limiter(key="{name}")
+    async def work(name: str) -> None: ...
+
+    await work("ada at 0x1f")
+    assert (await limiter.peek(key="ada at 0x1f")).remaining == 1
+
+
 async def test_a_template_that_cannot_be_used_is_refused(limiter: RateLimiter) -> None:
     async def work(user: object) -> None: ...
 
