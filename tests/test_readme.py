@@ -199,4 +199,12 @@ def test_no_block_is_left_out(readme: Path) -> None:
 def test_links_lead_somewhere(readme: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", readme.read_text(), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", prose):
-        assert (readme.parent / target).exists(), target
+        path, _, anchor = target.partition("#")
+        page = readme.parent / path
+        assert page.exists(), target
+        assert not anchor or anchor in _anchors(page), target
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}

@@ -121,10 +121,8 @@ async def a_second(mood: str, fleet: list[httpx.AsyncClient]) -> Second:
     tasks = []
     for number in range(RATE):
         await asyncio.sleep(max(0.0, begun + number / RATE - monotonic()))
-        replica = fleet[
-            number % 10 == 9
-        ]  # few to the second, which hears of the bank from the first
-        tasks.append(asyncio.create_task(replica.post("/pay")))
+        # Few to the second, which is to hear of the bank from the first.
+        tasks.append(asyncio.create_task(fleet[number % 10 == 9].post("/pay")))
     answers = await asyncio.gather(*tasks)
     took = monotonic() - begun
     states = [(await replica.get("/state")).json()["bank"] for replica in fleet]
@@ -188,12 +186,14 @@ def main() -> int:
     parser.add_argument("--throwaway", action="store_true", help="on a Redis of its own")
     parser.add_argument("--mood", choices=["failing", "hanging"], default="failing")
     options = parser.parse_args()
-    with throwaway() if options.throwaway else nullcontext():
-        try:
+    try:
+        with throwaway() if options.throwaway else nullcontext():
             asyncio.run(demonstrate([("well", 2), (options.mood, 3), ("well", 3)]))
-        except DemoError as error:
-            console.print(f"demo: {error}", soft_wrap=True)
-            return 1
+    except KeyboardInterrupt:
+        return 130
+    except (DemoError, httpx.HTTPError, OSError) as error:
+        console.print(f"demo: {str(error) or type(error).__name__}", soft_wrap=True)
+        return 1
     return 0
 
 

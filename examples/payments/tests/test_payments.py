@@ -2,11 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from grelmicro.testing.servers import RedisServer
 
 DEMO = Path(__file__).parents[1] / "demo.py"
 ROW = re.compile(r"^ *(\d) +(\w+) +(\d+) +(\d+) +(\d+) +(\d+) +(\w+) +(\w+) *$", re.MULTILINE)
@@ -55,3 +58,22 @@ def test_a_backend_that_is_not_there_is_one_clear_line() -> None:
     assert status == 1
     assert "geheim" not in printed
     assert len(printed.splitlines()) == 1
+
+
+def test_ctrl_c_ends_it_without_a_traceback(redis_server: RedisServer) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(DEMO)],
+        env=os.environ | {"GRELMICRO_URL": redis_server.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        begun = "".join(process.stdout.readline() for _ in range(3))
+        process.send_signal(signal.SIGINT)
+        printed = process.stdout.read()
+        status = process.wait(timeout=60)
+    assert "two replicas share" in begun
+    assert "Traceback" not in printed
+    assert status == 130

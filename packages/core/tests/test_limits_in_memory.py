@@ -1,6 +1,7 @@
 """Decisions in memory against simple models, on a clock of the test's own; what is kept."""
 
 import asyncio
+import gc
 import math
 import sys
 import threading
@@ -298,6 +299,42 @@ def test_threads_take_no_more_than_there_is(locked: bool, monkeypatch: pytest.Mo
     for thread in threads:
         thread.join()
     assert sum(taken) == 2 * 7 * 1000
+
+
+@pytest.mark.parametrize("made", [SlidingWindowConfig, FixedWindowConfig])
+def test_a_finalizer_that_takes_permits_comes_in_between_nowhere(made: Any) -> None:
+    """Garbage is collected wherever something is made, and its finalizers are code like any."""
+    config = made(limit=10**6, window=1e6)
+    strategy = MemoryRateLimiterAdapter().bind(config)
+    taken: list[bool] = []
+    kept: list[object] = []
+
+    class Late:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            taken.append(strategy.acquire_nowait("k", 1) is not None)
+
+    async def begin() -> None:
+        await strategy.acquire(key="k", cost=1)
+
+    asyncio.run(begin())
+    strategy.due[0] = 2**63  # no sweep
+    threshold = gc.get_threshold()
+    gc.set_threshold(1, 1000, 1000)
+    try:
+        for _ in range(1000):
+            Late()
+            kept.append((len(taken), 0))  # takes what was freed: the next tuple is made anew
+            taken.append(strategy.acquire_nowait("k", 1) is not None)
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect()
+    result = asyncio.run(strategy.peek(key="k", cost=1))
+    assert len(taken) == 2000
+    assert all(taken)
+    assert result.limit - result.remaining == 2001
 
 
 async def test_limiters_of_equal_settings_share_and_others_do_not(clock: Clock) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import math
+import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -29,6 +31,7 @@ from grelmicro.resilience import (
     RateLimitResult,
     SlidingWindowConfig,
     TokenBucketConfig,
+    _rate_limiter,
 )
 from grelmicro.resilience.memory import MemoryRateLimiterAdapter
 
@@ -309,7 +312,10 @@ async def test_a_failure_is_one_error_with_its_cause() -> None:
         await limiter.reset(key="k")
 
 
-async def test_fail_open_lets_through_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_fail_open_lets_through_and_says_so_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_rate_limiter, "_SILENCE", 0.0)
     backend = Backend(OSError("gone"))
     limiter = hourly(backend=backend, fail_open=True)
     caplog.set_level(logging.INFO, "grelmicro.resilience")
@@ -324,6 +330,19 @@ async def test_fail_open_lets_through_and_says_so_once(caplog: pytest.LogCapture
     messages = [record.getMessage() for record in caplog.records]
     assert ["lets everything through" in message for message in messages] == [True, False] * 2
     assert ["limits again" in message for message in messages] == [False, True] * 2
+
+
+async def test_fail_open_does_not_fill_the_log_while_one_of_two_servers_is_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Calls fail and succeed in turns, thousands of times a second."""
+    backend = Backend()
+    limiter = hourly(backend=backend, fail_open=True)
+    caplog.set_level(logging.INFO, "grelmicro.resilience")
+    for _ in range(50):
+        for backend.answer in (OSError("gone"), ALLOWED):
+            assert await limiter.acquire(key="k")
+    assert len(caplog.records) == 2
 
 
 async def test_fail_open_hides_no_mistake() -> None:
@@ -447,7 +466,54 @@ async def test_threads_need_an_open_backend_and_a_thread() -> None:
         await asyncio.to_thread(limiter.from_thread.acquire, key="k")
 
 
+FORKS = """
+import asyncio, os, signal, sys
+from grelmicro.errors import BackendNotOpenError
+from grelmicro.resilience import RateLimiter
+from grelmicro.resilience.memory import MemoryRateLimiterAdapter
+
+def work(limiter):
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    signal.alarm(10)  # ends it where it waits
+    try:
+        limiter.from_thread.acquire(key="k")
+    except BackendNotOpenError:
+        os._exit(0)
+    os._exit(2)
+
+async def main():
+    async with MemoryRateLimiterAdapter() as backend:
+        limiter = RateLimiter.fixed_window("api", limit=9, window=60, backend=backend)
+        return await asyncio.to_thread(work, limiter)
+
+sys.exit(asyncio.run(main()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody forks here")
+async def test_a_thread_of_a_forked_child_is_told_that_nothing_is_open() -> None:
+    """The loop that it would wait for runs in the parent."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS)
+    )
+    assert await process.wait() == 0
+
+
 # Decorated functions.
+
+
+async def test_a_decorated_function_is_refused_on_the_loop_s_thread_and_takes_nothing() -> None:
+    """It would wait for the loop that it stops."""
+    async with Grelmicro(uses=[MemoryProvider()]):
+        limiter, calls = hourly(1), list[int]()
+        work = limiter(calls.append)
+        with pytest.raises(RuntimeError, match="would block the event loop"):
+            work(1)
+        assert calls == []
+        await asyncio.to_thread(work, 2)
+        assert calls == [2]
 
 
 async def test_a_decorated_coroutine_is_limited(limiter: RateLimiter) -> None:
@@ -493,6 +559,16 @@ async def test_keys_come_from_templates_or_functions(limiter: RateLimiter) -> No
     assert (await limiter.peek(key="user:8:read")).remaining == 0
     with pytest.raises(RateLimitExceededError):
         await service.by_function(7)
+
+
+async def test_a_text_that_looks_like_an_address_is_a_key(limiter: RateLimiter) -> None:
+    """Users write what they like."""
+
+    @limiter(key="{name}")
+    async def work(name: str) -> None: ...
+
+    await work("ada at 0x1f")
+    assert (await limiter.peek(key="ada at 0x1f")).remaining == 1
 
 
 async def test_a_template_that_cannot_be_used_is_refused(limiter: RateLimiter) -> None:

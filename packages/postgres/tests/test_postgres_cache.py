@@ -295,6 +295,40 @@ async def test_a_failure_goes_to_all_who_asked_and_the_next_ones_are_served() ->
     assert await batches.ask(1) == 1
 
 
+async def test_who_asks_together_gets_an_error_of_ones_own() -> None:
+    """What one caller adds to it is nothing that others see."""
+
+    async def work(numbers: Any, asked: float) -> list[int]:
+        error = asyncpg.UniqueViolationError(f"{len(numbers)} numbers")
+        error.add_note("mind the numbers")
+        raise error from OSError("below")
+
+    batches: Batches[int, int] = Batches(work)
+    asked = (batches.ask(number) for number in range(3))
+    errors: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
+    errors[0].add_note("mine")
+    errors[0].__cause__ = None
+    for error in errors[1:]:
+        assert type(error) is asyncpg.UniqueViolationError
+        assert (str(error), error.sqlstate) == ("3 numbers", "23505")
+        assert error.__notes__ == ["mind the numbers"]
+        assert isinstance(error.__cause__, OSError)
+        assert error.__traceback__ is not None
+
+
+async def test_what_cannot_be_copied_reaches_everybody_all_the_same() -> None:
+    class OddError(Exception):
+        def __init__(self, *, reason: str) -> None:
+            super().__init__(reason)
+
+    async def work(numbers: Any, asked: float) -> list[int]:
+        raise OddError(reason="odd")
+
+    batches: Batches[int, int] = Batches(work)
+    errors = await asyncio.gather(*map(batches.ask, range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [OddError] * 3
+
+
 async def test_batches_belong_to_one_loop_at_a_time() -> None:
     release = asyncio.Event()
 

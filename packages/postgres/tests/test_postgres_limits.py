@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import random
+import sys
 import time
 from typing import Any
 
@@ -154,7 +156,7 @@ async def test_batches_in_any_order_never_deadlock(
     async def replica(number: int) -> int:
         rng = random.Random(number)
         async with PostgresProvider(postgres_url, max_connections=3) as provider:
-            limiter = hourly(300, provider.ratelimiter(table_name=f"{postgres_schema}.t"))
+            limiter = hourly(90, provider.ratelimiter(table_name=f"{postgres_schema}.t"))
             taken = 0
             for _ in range(15):
                 keys = [f"k{n}" for n in range(20)] * 2
@@ -273,6 +275,53 @@ async def test_a_dead_server_is_one_error_in_time_or_lets_through(
         while (await lenient.acquire(key="k")).remaining == 0:
             assert time.monotonic() < deadline
         assert "limits again" in caplog.records[-1].getMessage()
+
+
+FORKS = """
+import asyncio, os, sys
+from grelmicro.providers.postgres import PostgresProvider
+from grelmicro.resilience import RateLimiter
+
+async def child(provider, limiter):
+    async with provider:
+        return 0 if await limiter.acquire(key="k") else 2
+
+async def main():
+    async with PostgresProvider(sys.argv[1]) as provider:
+        backend = provider.ratelimiter(table_name=sys.argv[2])
+        limiter = RateLimiter.sliding_window("api", limit=100, window=3600, backend=backend)
+        await limiter.acquire(key="k")
+        tasks = [asyncio.create_task(limiter.acquire(key="k")) for _ in range(20)]
+        for _ in range(3):
+            await asyncio.sleep(0)  # they are sent
+        assert not any(task.done() for task in tasks)
+        pid = os.fork()
+        if not pid:
+            asyncio._set_running_loop(None)
+            code = 3
+            try:
+                code = asyncio.run(asyncio.wait_for(child(provider, limiter), 20))
+            finally:
+                os._exit(code)
+        assert all(await asyncio.gather(*tasks))
+        _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+        assert (await limiter.acquire(key="k")).remaining == 100 - 1 - 20 - 1 - 1
+        return os.waitstatus_to_exitcode(status)
+
+sys.exit(asyncio.run(main()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody forks here")
+async def test_a_child_that_is_forked_while_others_ask_is_answered(
+    postgres_url: str, postgres_schema: str
+) -> None:
+    """What is under way is the parent's: the child does not wait for it, and is not refused."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS),
+        *(postgres_url, f"{postgres_schema}.limits"),
+    )
+    assert await process.wait() == 0
 
 
 async def test_wirings(

@@ -367,3 +367,33 @@ async def test_releases_do_not_wait_for_the_disk(
         (None, "off"),
         ("three", "on"),
     ]
+
+
+async def test_a_release_comes_after_a_cancelled_request_that_is_under_way(
+    backend: PostgresSyncAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool's connections overtake each other."""
+    assert await backend.acquire(name="cart", token="before", duration=60)
+    asked, open_now = asyncio.Event(), asyncio.Event()
+    fetch = backend.provider.fetch
+
+    async def slow(query: str, *args: object, **options: Any) -> Any:
+        asked.set()
+        await open_now.wait()
+        return await fetch(query, *args, **options)
+
+    monkeypatch.setattr(backend.provider, "fetch", slow)
+    handing = asyncio.create_task(
+        backend.hand_over(name="cart", token="before", to="heir", duration=60)
+    )
+    await asked.wait()
+    handing.cancel()
+    await asyncio.wait([handing])
+    assert handing.cancelled()
+    monkeypatch.setattr(backend.provider, "fetch", fetch)
+    releasing = asyncio.create_task(backend.release(name="cart", token="heir"))
+    await asyncio.wait([releasing], timeout=0.05)
+    assert not releasing.done()
+    open_now.set()
+    assert await releasing
+    assert not await backend.locked(name="cart")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from grelmicro.errors import NoActiveAppError
 
 __all__ = [
+    "App",
     "OpenApp",
     "ambient_backend",
     "context_app",
@@ -19,14 +20,28 @@ __all__ = [
 ]
 
 
-class OpenApp(Protocol):
-    """What a primitive needs of an app."""
-
-    is_open: bool
-    serving: Mapping[tuple[str, str], Any]
-    """The components that answer now, by kind and name."""
+class App(Protocol):
+    """What finds a component of an app, or says why there is none."""
 
     def get(self, kind: str, name: str = "default") -> Any: ...
+
+
+class OpenApp:
+    """What a primitive needs of an app for every call.
+
+    It is no part of the app itself, whose attributes are slow to read, as it has a `__getattr__`.
+
+    Args:
+        app: Whose it is.
+    """
+
+    __slots__ = ("app", "is_open", "serving")
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.is_open = False
+        self.serving: Mapping[tuple[str, str], Any] = {}
+        """The components that answer now, by kind and name."""
 
 
 _open_apps: dict[int, OpenApp] = {}
@@ -85,7 +100,7 @@ def ambient_backend(kind: str, name: str) -> Callable[[], Any]:
         try:
             return app.serving[key].backend
         except KeyError:
-            return app.get(kind, name).backend
+            return app.app.get(kind, name).backend
 
     return find
 

@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 from grelmicro._component import Component
 from grelmicro._kinds import KINDS, Kind, kind_of_adapter
-from grelmicro._runtime import context_app, current_app, mark_closed, mark_open
+from grelmicro._runtime import OpenApp, context_app, current_app, mark_closed, mark_open
 from grelmicro.errors import (
     ComponentAlreadyRegisteredError,
     ComponentNotRegisteredError,
@@ -42,14 +42,16 @@ class Grelmicro:
         self._declared: dict[_Key, Any] = {}
         self._implied: dict[str, Any] = {}
         self._overlays: list[dict[_Key, Any]] = []
-        self.serving: Mapping[_Key, Any] = {}
-        """The components that answer now, by kind and name; not for changing."""
         self._stack: AsyncExitStack | None = None
         self._outer: Any = None
-        self.is_open: bool = False
-        """Whether the app has been entered and not left; not for setting."""
+        self._open = OpenApp(self)
         for item in uses or ():
             self.use(item)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the app has been entered and not left."""
+        return self._open.is_open
 
     def use(self, item: object) -> Self:
         """Add one item, before the app is opened.
@@ -77,6 +79,11 @@ class Grelmicro:
         return tuple(self._declared.values())
 
     @property
+    def serving(self) -> Mapping[tuple[str, str], Any]:
+        """The components that answer now, by kind and name, implied ones and overrides included."""
+        return self._open.serving
+
+    @property
     def providers(self) -> tuple[Provider, ...]:
         """The providers that are listed, or that listed components borrow; each once."""
         found = (
@@ -92,7 +99,7 @@ class Grelmicro:
         Raises:
             NoActiveAppError: No app is open, or several are and none is the context's own.
         """
-        return cast("Grelmicro", current_app())
+        return cast("Grelmicro", current_app().app)
 
     def get(self, kind: str, name: str = "default") -> Any:
         """The component of that kind and name that answers now.
@@ -101,7 +108,7 @@ class Grelmicro:
             ComponentNotRegisteredError: There is none; the message says which there are.
         """
         try:
-            return self.serving[kind, name]
+            return self._open.serving[kind, name]
         except KeyError:
             return self._get_implied(kind, name)
 
@@ -112,7 +119,7 @@ class Grelmicro:
         try:
             return self.get(kind)
         except ComponentNotRegisteredError as error:
-            named = [item for (known, _), item in self.serving.items() if known == kind]
+            named = [item for (known, _), item in self._open.serving.items() if known == kind]
             if len(named) == 1:
                 return named[0]
             raise AttributeError(str(error)) from None
@@ -158,8 +165,8 @@ class Grelmicro:
             await _unwind(self._stack, error)
             self._stack = None
             raise
-        self._outer, self.is_open = context_app(), True
-        mark_open(self)
+        self._outer, self._open.is_open = context_app(), True
+        mark_open(self._open)
         return self
 
     async def __aexit__(
@@ -174,9 +181,9 @@ class Grelmicro:
         try:
             return await self._stack.__aexit__(exc_type, exc, traceback)
         finally:
-            self.is_open = False
+            self._open.is_open = False
             self._stack = None
-            mark_closed(self, self._outer)
+            mark_closed(self._open, self._outer)
             self._outer = None
 
     def _refresh(self) -> None:
@@ -184,11 +191,11 @@ class Grelmicro:
         serving = {**self._declared, **implied}
         for overlay in self._overlays:
             serving.update(overlay)
-        self.serving = serving
+        self._open.serving = serving
 
     @contextmanager
     def _overlaid(self, overlay: dict[_Key, Any]) -> Generator[None, None, None]:
-        with _stand_ins(self.serving, overlay):
+        with _stand_ins(self._open.serving, overlay):
             self._overlays.append(overlay)
             self._refresh()
             try:
@@ -218,7 +225,7 @@ class Grelmicro:
         if kind in KINDS and name == "default":
             self._imply(KINDS[kind])
         try:
-            return self.serving[kind, name]
+            return self._open.serving[kind, name]
         except KeyError:
             raise ComponentNotRegisteredError(self._why_not(kind, name)) from None
 
@@ -228,7 +235,7 @@ class Grelmicro:
             names = " and ".join(map(repr, supporters))
             wrap = KINDS[kind].component_name
             return f"{names} could both serve {kind!r}: list {wrap}(...) with the one you mean"
-        known = ", ".join(f"{k} {n!r}" for k, n in self.serving) or "none"
+        known = ", ".join(f"{k} {n!r}" for k, n in self._open.serving) or "none"
         return f"the app has no {kind} component named {name!r}; it has: {known}"
 
     def _warn_about_order(self) -> None:

@@ -77,7 +77,8 @@ def _filled(signature: inspect.Signature, template: str) -> Callable[..., str]:
             key = template.format_map(bound.arguments)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise TypeError(f"key={template!r} cannot be filled: {error}") from None
-        if _ADDRESS.search(key):
+        texts = (value for value in bound.arguments.values() if isinstance(value, str))
+        if _ADDRESS.search(key) and not any(map(_ADDRESS.search, texts)):
             raise TypeError(f"key={template!r}: an argument shows its address, which is no key")
         return key
 

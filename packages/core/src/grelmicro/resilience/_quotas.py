@@ -18,7 +18,7 @@ from grelmicro.resilience._limits import (
     SlidingWindowConfig,
     TokenBucketConfig,
 )
-from grelmicro.resilience._result import RateLimitResult
+from grelmicro.resilience._result import RateLimitResult, new_result
 
 __all__ = ["Bucket", "Quota", "Window", "quota_of"]
 
@@ -68,7 +68,7 @@ class Bucket(NamedTuple):
         full = limit * unit
         left, reset_after = (full - owed) // unit, -(-owed // rate) / _SECOND
         if allowed:
-            return RateLimitResult(True, limit, left, 0.0, reset_after)
+            return new_result(RateLimitResult, (True, limit, left, 0.0, reset_after))
         missing = owed + cost * unit - full
         return RateLimitResult(False, limit, left, -(-missing // rate) / _SECOND, reset_after)
 

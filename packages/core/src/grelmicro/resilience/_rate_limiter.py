@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar, overload
 
+from grelmicro._component import Component
 from grelmicro._sources import backend_source
 from grelmicro.errors import GrelmicroError, RateLimitExceededError, ResilienceError
 from grelmicro.resilience._limited import limited
@@ -43,6 +44,9 @@ Backend = RateLimiterBackend | Any | str | None
 _ONE = 1
 """The usual cost, which is known to be in range."""
 
+_SILENCE = 10.0
+"""Seconds in which a backend that fails now and then is reported once."""
+
 _log = logging.getLogger("grelmicro.resilience")
 
 
@@ -73,7 +77,10 @@ class RateLimiter:
         self._prefix = name.replace("%", "%25").replace(":", "%3A") + ":"
         self._find: Callable[[], RateLimiterBackend] = backend_source("ratelimiter", backend)
         self._binding: tuple[Any, Any, Any, Any, Any, Any] = (None, None, None, (), None, None)
+        is_looked_up = backend is None or isinstance(backend, str | Component)
+        self._given: Any = None if is_looked_up else backend  # which spares a call for each call
         self._is_away = False
+        self._silent_until = 0.0
         self._queues: dict[object, Queue] = {}
 
     @classmethod
@@ -193,7 +200,7 @@ class RateLimiter:
             NoActiveAppError: No backend was given and no app is open.
             ResilienceError: The backend failed, which is the `__cause__`; not with `fail_open`.
         """
-        backend = self._find()
+        backend = self._given or self._find()
         bound, cls, bind, patched, strategy, nowait = self._binding
         if backend is not bound or "bind" in patched or cls.bind is not bind:
             strategy, nowait = self._bind(backend)
@@ -272,6 +279,8 @@ class RateLimiter:
     async def reset(self, *, key: str) -> None:
         """Give `key` its full quota.
 
+        Those who `wait` for it already sleep on for as long as they were told.
+
         Raises:
             ResilienceSettingsValidationError: `key` is out of range.
             NoActiveAppError: No backend was given and no app is open.
@@ -307,8 +316,8 @@ class RateLimiter:
         """Allow what could not be decided, if that is asked for."""
         if isinstance(error, GrelmicroError) or not self._config.fail_open:
             self._failed(error, "decide")
-        if not self._is_away:
-            self._is_away = True
+        if not self._is_away and monotonic() >= self._silent_until:
+            self._is_away, self._silent_until = True, monotonic() + _SILENCE
             _log.warning(
                 "the limiter %r lets everything through: its backend failed: %s: %s",
                 *(self._name, type(error).__name__, error),

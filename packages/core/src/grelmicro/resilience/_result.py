@@ -1,8 +1,9 @@
 """What a rate limiter decided."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["RateLimitResult"]
+__all__ = ["RateLimitResult", "new_result"]
 
 
 class RateLimitResult(NamedTuple):
@@ -21,3 +22,7 @@ class RateLimitResult(NamedTuple):
 
     def __bool__(self) -> bool:
         return self.allowed
+
+
+new_result: Callable[..., RateLimitResult] = tuple.__new__
+"""Makes one, of the class and a tuple, in half the time that its own constructor takes."""

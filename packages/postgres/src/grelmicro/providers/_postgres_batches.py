@@ -1,10 +1,12 @@
 """Questions of many callers that travel together."""
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from grelmicro._process import current
 from grelmicro.errors import OutOfContextError
 
 __all__ = ["Batches"]
@@ -42,6 +44,7 @@ class Batches(Generic[Q, A]):
         self._heaviest = heaviest
         self._lanes = lanes
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = current.id
         self._begin()
 
     def _begin(self) -> None:
@@ -49,11 +52,14 @@ class Batches(Generic[Q, A]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin anew on a loop; what waited on one that is closed, that one took with it."""
-        is_busy = self._tasks or self._waiting
+        """Begin anew on a loop; what waited on one that is closed, that one took with it.
+
+        In a forked child, what waited is the parent's.
+        """
+        is_busy = (self._tasks or self._waiting) and self._process == current.id
         if is_busy and self._loop is not None and not self._loop.is_closed():
             raise OutOfContextError("the adapter is in use on another event loop")
-        self._loop = loop
+        self._loop, self._process = loop, current.id
         self._begin()
 
     async def ask(self, question: Q) -> A:
@@ -61,7 +67,7 @@ class Batches(Generic[Q, A]):
 
         Raises:
             OutOfContextError: Others wait on another event loop.
-            Exception: What `work` raised, to everybody who asked with it.
+            Exception: What `work` raised, to everybody who asked with it; each gets a copy.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -99,7 +105,7 @@ class Batches(Generic[Q, A]):
         except Exception as error:
             for _, future, _ in batch:
                 if not future.done():
-                    future.set_exception(error)
+                    future.set_exception(_copy_of(error))
         except asyncio.CancelledError:  # the loop ends
             for _, future, _ in batch:
                 future.cancel()
@@ -108,3 +114,16 @@ class Batches(Generic[Q, A]):
             for (_, future, _), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+
+
+def _copy_of(error: Exception) -> Exception:
+    """An equal error for one caller alone, who may add notes and a traceback to it."""
+    try:
+        copied = copy.copy(error)
+    except Exception:  # a class with a constructor of its own
+        return error
+    copied.__cause__, copied.__context__ = error.__cause__, error.__context__
+    copied.__suppress_context__ = error.__suppress_context__
+    if notes := getattr(error, "__notes__", None):
+        copied.__notes__ = [*notes]
+    return copied.with_traceback(error.__traceback__)

@@ -1,5 +1,8 @@
 """The synchronization backend that keeps its leases in Postgres."""
 
+import asyncio
+from collections.abc import Awaitable
+from functools import partial
 from hashlib import sha256
 
 import asyncpg
@@ -69,6 +72,8 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
         )
         self._table = Table(self._statements.schema, create=create_schema)
         self._sweeper = Sweeper(self._statements.sweep, seconds=600)
+        self._grants: dict[str, set[asyncio.Task[int]]] = {}
+        """What is under way that may give a token the lease; a release has to come after it."""
         self._waiters = Waiters(
             listen=lambda _: self.provider.listen(self._channel, self._heard),
             enlist=lambda name: self._place(self._statements.enlist, name),
@@ -92,28 +97,51 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease; its fencing token, 0 when somebody else holds it."""
-        number = await self._number(
-            self._statements.acquire, name, token, _lease(duration), self._waiters.id
+        number = await self._granted(
+            token, self._statements.acquire, name, token, _lease(duration), self._waiters.id
         )
         self._sweeper.if_due(self.provider)
         return number
 
     async def hand_over(self, *, name: str, token: str, to: str, duration: float) -> int:
         """Release and acquire in one step; the new fencing token, 0 when `token` has no lease."""
-        return await self._number(self._statements.hand_over, name, token, to, _lease(duration))
+        return await self._granted(
+            to, self._statements.hand_over, name, token, to, _lease(duration)
+        )
+
+    async def _granted(self, token: str, query: str, name: str, *args: str | float) -> int:
+        """What is granted to a token; seen to its end, though the caller may leave."""
+        grant = asyncio.create_task(self._number(query, name, *args))
+        self._grants.setdefault(token, set()).add(grant)
+        grant.add_done_callback(partial(self._ended, token))
+        return await asyncio.shield(grant)
+
+    def _ended(self, token: str, grant: asyncio.Task[int]) -> None:
+        self._grants[token].discard(grant)
+        if not self._grants[token]:
+            del self._grants[token]
+        if not grant.cancelled():
+            grant.exception()  # whoever has left does not want to know
 
     async def _number(self, query: str, name: str, *args: str | float) -> int:
         rows = await self._table.made(
             self.provider,  # the same token again gets the same answer
-            lambda: self.provider.fetch(query, _stored(name), *args, repeatable=True),
+            lambda: self.provider.fetch(query, _stored(name), *args, repeatable=True, shield=False),
         )
         return rows[0][0] if rows else 0
 
     async def release(self, *, name: str, token: str) -> bool:
-        """Give the lease back; False when `token` does not hold it."""
+        """Give the lease back; False when `token` does not hold it.
+
+        What was asked for the token before has its answer first: connections overtake each other.
+        """
+        deadline = None
+        if grants := self._grants.get(token):
+            deadline = asyncio.get_running_loop().time() + self.provider.timeout
+            await asyncio.wait(grants, timeout=self.provider.timeout)
         key = _stored(name)
         useless = self._waiters.unless_waiting(key)
-        return await self._is_any(self._statements.release, key, token, useless)
+        return await self._is_any(self._statements.release, key, token, useless, deadline=deadline)
 
     async def locked(self, *, name: str) -> bool:
         """Whether anybody holds the lease."""
@@ -123,13 +151,13 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
         """Whether `token` holds the lease."""
         return await self._is_any(self._statements.owned, _stored(name), token, repeatable=True)
 
-    async def _is_any(self, query: str, *args: str, repeatable: bool = False) -> bool:
-        nothing: list[asyncpg.Record] = []
-        return bool(
-            await self._table.or_nothing(
-                lambda: self.provider.fetch(query, *args, repeatable=repeatable), nothing
-            )
-        )
+    async def _is_any(
+        self, query: str, *args: str, repeatable: bool = False, deadline: float | None = None
+    ) -> bool:
+        def ask() -> Awaitable[list[asyncpg.Record]]:
+            return self.provider.fetch(query, *args, repeatable=repeatable, deadline=deadline)
+
+        return bool(await self._table.or_nothing(ask, []))
 
     async def wait(self, *, name: str, timeout: float) -> None:
         """Wait until the lease may be free, for `timeout` seconds at most."""
