@@ -172,20 +172,21 @@ class Teardown:
 
         async def hold() -> None:
             async with manager as value:
-                if not entered.cancelled():
-                    entered.set_result(value)
-                    await over.wait()
+                entered.set_result(value)
+                await over.wait()
 
         holder = asyncio.create_task(hold(), name="teardown")
-        await asyncio.wait({holder, entered}, return_when=asyncio.FIRST_COMPLETED)
-        if not entered.done():
-            await holder
 
         async def leave(_error: BaseException | None) -> None:
             over.set()
             await holder
 
-        self._exits.append(leave)
+        self._exits.append(leave)  # before: whoever is cancelled now leaves it to the end
+        either: list[asyncio.Future[Any]] = [holder, entered]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not entered.done():
+            self._exits.remove(leave)
+            await holder
         return entered.result()
 
     def at_home(self) -> None:

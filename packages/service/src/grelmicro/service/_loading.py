@@ -165,7 +165,7 @@ async def _collect(plugin: Plugin, made: AsyncIterator[Any], found: list[Awaitab
 def _listed(result: Any) -> Iterable[Any]:
     if result is None:
         return []
-    if isinstance(result, Awaitable) or isinstance(result, str | bytes):
+    if isinstance(result, Awaitable | str | bytes):
         return [result]
     return [*result] if isinstance(result, Iterable) else [result]
 

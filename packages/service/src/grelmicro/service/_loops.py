@@ -1,4 +1,4 @@
-"""A loop for one stage, which is left within a bounded time, whatever ignores that it should end."""
+"""A loop for one stage, left within a bounded time, whatever ignores that it should end."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -108,4 +108,6 @@ def _imported(name: str) -> Any:
 def _plain(function: Any) -> Any:
     while isinstance(function, partial):
         function = function.func
-    return function if inspect.isroutine(function) else getattr(type(function), "__call__", None)
+    if inspect.isroutine(function):
+        return function
+    return getattr(type(function), "__call__", None)  # noqa: B004  # it is what is looked at

@@ -23,11 +23,13 @@ async def task(
     """Run a task again when it raises; to be yielded by a plugin.
 
     The pause before each start is twice the one before, from 0.1 to 30 seconds, less a random half;
-    a run of a minute or more begins anew. Every failure is logged. Once the service stops, it is not
-    started again.
+    a run of a minute or more begins anew. Every failure is logged. Once the service stops, it is
+    not started again.
 
     Args:
         function: What is called, and awaited, each time.
+        args: What it is called with.
+        kwargs: What it is called with, too.
         restart: How many times in a row; True: for ever, False: never.
 
     Raises:
@@ -45,6 +47,7 @@ async def task(
             failures = 1 if loop.time() - started >= 2 * _LONGEST else failures + 1
             if failures > most or asyncio.Event.is_set(cancel):
                 raise
-            pause = min(_LONGEST, _FIRST * 2 ** (failures - 1)) * random.uniform(0.5, 1)  # noqa: S311 - it is no secret
+            pause = min(_LONGEST, _FIRST * 2 ** (failures - 1))
+            pause *= random.uniform(0.5, 1)  # noqa: S311  # it is no secret
             _log.exception("a task failed: it is started again in %.1f seconds", pause)
         await asyncio.sleep(pause)

@@ -135,8 +135,8 @@ class Stage:
     def _late(self) -> str:
         names = " and ".join(map(repr, self.load.interrupted))
         return (
-            f"the plugin {names} had not been prepared after {self._startup_timeout:g} seconds: see "
-            "what it waits for, or give it time with startup_timeout="
+            f"the plugin {names} had not been prepared after {self._startup_timeout:g} seconds: "
+            "see what it waits for, or give it time with startup_timeout="
         )
 
     def _is_stopped_by_us(self) -> bool:

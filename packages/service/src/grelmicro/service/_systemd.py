@@ -23,7 +23,7 @@ def forget() -> None:
 
 
 class Notifier:
-    """Tells systemd, if it has started this process, when the service is ready, and when it ends."""
+    """Tells systemd, if that has started this process, when the service is ready, and its end."""
 
     def __init__(self) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
