@@ -355,7 +355,7 @@ def test_a_task_that_raises_stops_the_stage(
     assert (heeded, events) == ("heeded", ["heeded", "undone"])
     (record,) = [each for each in caplog.records if each.exc_info]
     assert record.levelno == logging.ERROR
-    assert record.exc_info is not None
+    assert isinstance(record.exc_info, tuple)
     assert record.exc_info[1] is error
 
 

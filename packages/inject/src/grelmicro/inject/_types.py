@@ -45,8 +45,8 @@ class Unresolved:
     """An annotation that cannot be evaluated, such as one imported under TYPE_CHECKING."""
 
     def __init__(self, text: object, error: Exception) -> None:
-        self.text = text if isinstance(text, str) else repr(text)
-        self.reason = f"{type(error).__name__}: {error}"
+        self.text: str = text if isinstance(text, str) else repr(text)
+        self.reason: str = f"{type(error).__name__}: {error}"
 
 
 def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Configuration files: TOML and JSON by the standard library, YAML where PyYAML is installed."""
 
+import importlib
 import json
 import tomllib
 from collections.abc import Callable
@@ -37,7 +38,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _yaml(text: str) -> Any:
     try:
-        import yaml  # type: ignore[import-untyped, unused-ignore]  # it has no types of its own
+        yaml: Any = importlib.import_module("yaml")  # it has no types of its own
     except ImportError:
         raise DependencyNotFoundError("YAML files need PyYAML: pip install pyyaml") from None
     try:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from inspect import isawaitable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from weakref import WeakSet
 
 __all__ = ["Cancel", "Observer", "Ready", "Teardown", "heeding", "running"]
@@ -95,10 +95,11 @@ class Cancel(asyncio.Event):
         self._note()
         return super().is_set()
 
-    async def wait(self) -> bool:  # type: ignore[override]  # an Event's says Literal[True]
+    async def wait(self) -> Literal[True]:
         """Wait until the service is to stop."""
         self._note()
-        return await super().wait()
+        await super().wait()
+        return True
 
     def _note(self) -> None:
         for each in (running.get(), _current_task()):

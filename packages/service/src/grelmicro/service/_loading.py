@@ -1,7 +1,7 @@
 """Loading plugins: each once, in whichever order and from whichever task they are asked for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any
@@ -155,8 +155,10 @@ async def _arguments(context: Context, plugin: Plugin) -> tuple[list[Any], dict[
     return [values[each] for each in places], {name: values[each] for name, each in names}
 
 
-async def _collect(plugin: Plugin, made: AsyncIterator[Any], found: list[Awaitable[Any]]) -> None:
-    async with aclosing(made) as stream:  # type: ignore[type-var]  # it is a generator
+async def _collect(
+    plugin: Plugin, made: AsyncGenerator[Any, None], found: list[Awaitable[Any]]
+) -> None:
+    async with aclosing(made) as stream:
         async for each in stream:
             _check(plugin, each)
             found.append(each)
