@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from grelmicro.inject.engine import shielded
@@ -80,6 +81,21 @@ class Stage:
             StartupTimeoutError: Plugins were not prepared in time.
             ExceptionGroup: What failed when everything was undone, and nothing else did.
         """
+        async with self.prepared(references):
+            if not asyncio.Event.is_set(self.cancel):
+                await self._serve()
+        return self._tasks.results()
+
+    @asynccontextmanager
+    async def prepared(self, references: Sequence[Reference] = ()) -> AsyncGenerator[None]:
+        """Prepare plugins for the block, in their context, and undo that; what is to be run is not.
+
+        Args:
+            references: None of them relative.
+
+        Raises:
+            Exception: As `run`.
+        """
         self._main = asyncio.current_task()
         self.teardown.at_home()
         error: BaseException | None = None
@@ -87,12 +103,10 @@ class Stage:
             try:
                 self._handle_signals()
                 await self.prepare(references)
-                if not asyncio.Event.is_set(self.cancel):
-                    await self._serve()
+                yield
             except BaseException as caught:  # whatever it is, all has to be undone
                 error = caught
             await self._close(error)
-        return self._tasks.results()
 
     def stop(self) -> None:
         """Stop; a second time, without waiting for anything in flight."""
