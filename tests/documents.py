@@ -32,7 +32,7 @@ DOCUMENTS = [*READMES, *sorted(ROOT.glob("docs/**/*.md"))]
 
 WORDS = {"continues", "notest"}
 _INFO = re.compile(r"(?P<info>[^\n]*)\n")
-_TITLE = re.compile(r' title="[^"]+"')
+_TITLE = re.compile(r' title="([^"]+)"')
 _REASON = re.compile(r"<!-- not run: .+? -->\s*\Z", re.DOTALL)
 
 
@@ -41,6 +41,7 @@ class Fence(NamedTuple):
 
     document: Path
     line: int
+    title: str
     language: str
     words: frozenset[str]
     source: str
@@ -87,10 +88,12 @@ class Program(NamedTuple):
 
 def _fences(document: Path) -> Iterator[Fence]:
     for region in _parsed(document):
+        title = _TITLE.search(region.region.lexemes["info"])
         info = _TITLE.sub("", region.region.lexemes["info"]).split()
         yield Fence(
             document,
             region.line,
+            title[1] if title else "",
             info[0] if info else "",
             frozenset(info[1:]),
             str(region.region.lexemes["source"]),

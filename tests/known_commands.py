@@ -20,6 +20,18 @@ KNOWN = {
     "python -m grelmicro.testing table acme.json": "tests-shared/tests/test_kit_run.py",
     # Run by test_one_variable_moves_the_first_program_to_redis.
     f"GRELMICRO_URL={REDIS} python prices.py": "",
+    # Run by test_walkthroughs.py, on the file that the page shows.
+    "uvicorn prices:app": "docs/getting-started.md",
+    f"GRELMICRO_URL={REDIS} uvicorn prices:app": "docs/getting-started.md",
+    "uvicorn shop:app": "docs/getting-started.md",
+    # Python's own, and the index's.
+    "python -m venv .venv && . .venv/bin/activate": "",
+    "pip install fastapi uvicorn": "",
+    "pip install ./packages/core ./packages/redis ./packages/inject ./packages/starlette": (
+        "packages/core packages/redis packages/inject packages/starlette"
+    ),
+    # tests of the core run the command on URLs of their own.
+    f"python -m grelmicro check {REDIS}": "",
 }
 
 WHEELS = re.compile(
