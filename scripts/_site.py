@@ -19,6 +19,7 @@ import _view
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
 SAID = re.compile(r"Build started|No issues found|Build finished in [\d.]+s|")
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
 STARTS = {"index.html", "404.html"}
 
 
@@ -81,8 +82,9 @@ def build() -> Iterator[str]:
     done = subprocess.run(  # noqa: S603 - fixed words
         command, cwd=ROOT, stdout=told, stderr=subprocess.STDOUT, text=True, check=False
     )
-    if done.returncode or not all(SAID.fullmatch(line) for line in done.stdout.splitlines()):
-        yield done.stdout
+    said = COLOURS.sub("", done.stdout).partition("Traceback (most")[0]
+    if done.returncode or not all(SAID.fullmatch(line) for line in said.splitlines()):
+        yield said
     else:
         _llms.write(ROOT / "mkdocs.yml", ROOT / "docs", SITE)
         yield from broken(SITE)

@@ -28,7 +28,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", *ROOT.glob("packages/*/README.md"), ROOT / "tests-shared/README.md"]
-DOCUMENTS = [*READMES, *sorted(ROOT.glob("docs/**/*.md"))]
+DOCUMENTS = [*READMES, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 WORDS = {"continues", "notest"}
 _INFO = re.compile(r"(?P<info>[^\n]*)\n")

@@ -7,6 +7,8 @@ REDIS = "redis://localhost:6379/0"
 KNOWN = {
     "scripts/demo": "scripts/demo",
     "scripts/test": "scripts/test",
+    "scripts/check": "scripts/check",
+    "scripts/docs": "scripts/docs",
     "scripts/hatch build --all": "scripts/hatch",
     "pip install ./packages/core ./packages/redis ./packages/postgres": (
         "packages/core packages/redis packages/postgres"

@@ -17,7 +17,7 @@ import types
 from typing import TypedDict
 
 NOT_OURS = "asyncpg fastapi httpx orjson pydantic_settings pytest redis.asyncio uvicorn"
-SECONDS = 60
+SECONDS = 30
 
 
 class Request(TypedDict):
