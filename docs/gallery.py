@@ -74,8 +74,8 @@ HEAD = """<!-- Made by docs/gallery.py from {fingerprint}. -->
 
 # Examples
 
-Complete programs, which the tests run. What stands below each is what it printed when this page was
-made, on a machine with two cores; `scripts/demo` runs the first four, on memory and throwaway servers.
+Complete programs, which the tests run. What stands below each is what it printed when this
+page was made, on a machine with two cores. `scripts/demo` runs the first four.
 """
 
 SECTION = """
@@ -92,7 +92,7 @@ $ python {arguments}
 
 <!-- not run: its own tests run it -->
 ```python notest
---8<-- "examples/{folder}/{source}"
+{code}
 ```
 """
 
@@ -119,7 +119,8 @@ def main() -> None:
     """Write the page."""
     page = HEAD.format(fingerprint=fingerprint())
     for entry in ENTRIES:
-        page += SECTION.format(**entry._asdict(), printed=printed(entry.arguments))
+        code = (ROOT / "examples" / entry.folder / entry.source).read_text().rstrip()
+        page += SECTION.format(**entry._asdict(), printed=printed(entry.arguments), code=code)
     PAGE.write_text(page)
 
 

@@ -12,7 +12,7 @@ def draw() -> None:
         "architecture",
         520,
         318,
-        "An application uses primitives; the open app gives them what a provider makes of a backend",
+        "An application uses primitives; the open app gives them what providers make of backends",
     )
     picture.box(10, 8, 500, 36, "your views, jobs and workers")
     for number, lines in enumerate(PRIMITIVES):
@@ -20,7 +20,9 @@ def draw() -> None:
         picture.path(f"M{x + 58} 44 V68", arrow=True)
         picture.box(x, 72, 116, 44, *lines, colour=BLUE)
         picture.path(f"M{x + 58} 116 V140", BLUE, arrow=True)
-    picture.box(10, 144, 500, 44, "Grelmicro", "the open app: which backend serves what", colour=GREEN)
+    picture.box(
+        10, 144, 500, 44, "Grelmicro", "the open app: which backend serves what", colour=GREEN
+    )
     for number, lines in enumerate(BACKENDS):
         x = 10 + 128 * number
         dashes = "4 4" if lines == ("yours",) else ""

@@ -71,9 +71,7 @@ class Picture:
             f'fill="{colour}" fill-opacity=".85"/>'
         )
 
-    def path(
-        self, path: str, colour: str = GREY, *, arrow: bool = False, dashes: str = ""
-    ) -> None:
+    def path(self, path: str, colour: str = GREY, *, arrow: bool = False, dashes: str = "") -> None:
         """Draw a line, in the words of SVG: `M0 0 H10`."""
         head = f' marker-end="url(#{self._arrow(colour)})"' if arrow else ""
         dashed = f' stroke-dasharray="{dashes}"' if dashes else ""

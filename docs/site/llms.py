@@ -1,4 +1,4 @@
-"""Writes `llms.txt`, the pages of the site with a line about each, and `llms-full.txt`, their text."""
+"""Writes `llms.txt`, the pages with a line about each, and `llms-full.txt`, their whole text."""
 
 import re
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ def write(config: Path, docs: Path, site: Path) -> None:
     """Write both files into the site."""
     # A loader that takes no tags: zensical's own are not needed here.
     nav = yaml.safe_load(config.read_text())["nav"]
-    pages = list(_pages(nav, ""))
-    index, full = [f"# grelmicro\n\n> {SUMMARY}\n"], []
-    for section, name in pages:
+    sections: dict[str, list[str]] = {"": [f"# grelmicro\n\n> {SUMMARY}\n"]}
+    full = []
+    for section, name in _pages(nav, ""):
         text = _included((docs / name).read_text(), config.parent)
-        if section and f"## {section}" not in index:
-            index += ["", f"## {section}"]
-        index.append(f"- [{_title(text)}]({_address(name)}): {_first_sentence(text)}")
+        line = f"- [{_title(text)}]({_address(name)}): {_first_sentence(text)}"
+        sections.setdefault(section, ["", f"## {section}\n"]).append(line)
         full.append(text)
-    (site / "llms.txt").write_text("\n".join(index) + "\n")
+    lines = (line for section in sections.values() for line in section)
+    (site / "llms.txt").write_text("\n".join(lines) + "\n")
     (site / "llms-full.txt").write_text("\n\n".join(full))
 
 

@@ -1,7 +1,7 @@
 """Looks at the built site in a real Chromium: every page as on a phone, navigation and search.
 
-Nothing may fail to load, be logged as an error, come from another host, or be wider than the screen.
-Screenshots are left in `.cache/screenshots/`.
+Nothing may fail to load, be logged as an error, come from another host, or be wider than the
+screen. Screenshots are left in `.cache/screenshots/`.
 """
 
 import functools
@@ -12,10 +12,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import (Browser, ConsoleMessage, Page, Request, Response, ViewportSize, expect, sync_playwright)
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SITE = ROOT / "site"
 PICTURES = ROOT / ".cache" / "screenshots"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -29,8 +30,14 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PHONE = {"width": 390, "height": 844}
-DESK = {"width": 1280, "height": 900}
+LEFT = "net::ERR_ABORTED"  # the page was left before it came
+PHONE = ViewportSize(width=390, height=844)
+DESK = ViewportSize(width=1280, height=900)
+LOOKS: tuple[tuple[str, str, ViewportSize, Literal["light", "dark"]], ...] = (
+    ("index-desk-light", "/", DESK, "light"),
+    ("getting-started-phone-dark", "/getting-started/", PHONE, "dark"),
+    ("locks-desk-dark", "/concepts/locks/", DESK, "dark"),
+)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -54,25 +61,46 @@ def served(folder: Path) -> Iterator[str]:
             thread.join()
 
 
-def listen(page: Page, home: str, complaints: list[str]) -> None:
-    """Gather what goes wrong on a page from now on."""
+class Ear:
+    """Gathers what goes wrong on a page.
 
-    def complain(text: str) -> None:
-        complaints.append(f"{page.url.removeprefix(home)}: {text}")
+    Args:
+        page: The page.
+        home: The only host that it may ask.
+    """
 
-    page.on("console", lambda said: said.type == "error" and complain(said.text))
-    page.on("pageerror", lambda error: complain(str(error)))
-    page.on("requestfailed", lambda request: complain(f"{request.url} failed: {request.failure}"))
-    page.on(
-        "request",
-        lambda request: (
-            request.url.startswith((home, "data:", "blob:"))
-            or complain(f"asks {request.url} of another host")
-        ),
-    )
+    def __init__(self, page: Page, home: str) -> None:
+        self.complaints: list[str] = []
+        self._page = page
+        self._home = home
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.complain(str(error)))
+        page.on("request", self._asked)
+        page.on("requestfailed", self._failed)
+        page.on("response", self._answered)
+
+    def complain(self, text: str) -> None:
+        """Note it down, with where it happened."""
+        self.complaints.append(f"{self._page.url.removeprefix(self._home)}: {text}")
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complain(message.text)
+
+    def _asked(self, request: Request) -> None:
+        if not request.url.startswith((self._home, "data:", "blob:")):
+            self.complain(f"{request.url} is on another host")
+
+    def _failed(self, request: Request) -> None:
+        if request.failure != LEFT:
+            self.complain(f"{request.url} failed: {request.failure}")
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= 400:
+            self.complain(f"{response.url} is answered with {response.status}")
 
 
-def on_a_phone(page: Page, home: str, complaints: list[str]) -> None:
+def on_a_phone(page: Page, home: str, ear: Ear) -> None:
     """Load every page, and compare its width to the screen's."""
     page.set_viewport_size(PHONE)
     for file in sorted(SITE.rglob("*.html")):
@@ -80,7 +108,7 @@ def on_a_phone(page: Page, home: str, complaints: list[str]) -> None:
         page.goto(home + place.removesuffix("index.html"))
         width = page.evaluate("document.documentElement.scrollWidth")
         if width > PHONE["width"]:
-            complaints.append(f"{place} is {width} pixels wide on a screen of {PHONE['width']}")
+            ear.complain(f"{width} pixels wide on a screen of {PHONE['width']}")
 
 
 def navigate(page: Page, home: str) -> None:
@@ -95,25 +123,21 @@ def search(page: Page, home: str) -> None:
     """Find a page by a word in it, and go there."""
     page.goto(home)
     page.keyboard.press("/")
-    page.keyboard.type("fencing", delay=20)
-    found = page.locator("a[href*='locks']").filter(has_text="encing")
+    expect(page.locator("input:focus")).to_be_visible()
+    page.keyboard.type("fencing")
+    found = page.locator("a[href*='locks']").filter(has_text="Fencing")
     expect(found.first).to_be_visible()
     found.first.click()
     expect(page.locator("h1")).to_contain_text("Locks")
 
 
-def look(page: Page, home: str) -> None:
+def look(browser: Browser, home: str) -> None:
     """Take pictures, light and dark, wide and narrow."""
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    for name, place, size, scheme in (
-        ("index-desk-light", "/", DESK, "light"),
-        ("getting-started-phone-dark", "/getting-started/", PHONE, "dark"),
-        ("locks-desk-dark", "/concepts/locks/", DESK, "dark"),
-    ):
-        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-        page.set_viewport_size(size)
-        page.goto(home + place)
-        page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+    for name, place, size, scheme in LOOKS:
+        with browser.new_context(color_scheme=scheme, viewport=size) as context:
+            page = context.new_page()
+            page.goto(home + place)
+            page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
 
 
 def main() -> int:
@@ -122,18 +146,17 @@ def main() -> int:
     if not chromium:
         print(f"no Chromium on PATH ({', '.join(NAMES)}): apt-get install -y chromium")
         return 1
-    complaints: list[str] = []
     with served(SITE) as home, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(OPTIONS))
         page = browser.new_page()
-        listen(page, home, complaints)
-        on_a_phone(page, home, complaints)
+        ear = Ear(page, home)
+        on_a_phone(page, home, ear)
         navigate(page, home)
         search(page, home)
-        look(page, home)
+        look(browser, home)
         browser.close()
-    print("\n".join(complaints) or "every page is sound in Chromium")
-    return bool(complaints)
+    print("\n".join(ear.complaints) or "every page is sound in Chromium")
+    return bool(ear.complaints)
 
 
 if __name__ == "__main__":

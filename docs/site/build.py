@@ -13,14 +13,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
-import _llms
-import _view
+import llms
+import view
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SITE = ROOT / "site"
 SAID = re.compile(r"Build started|No issues found|Build finished in [\d.]+s|")
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
-STARTS = {"index.html", "404.html"}
+DOORS = {"index.html", "404.html"}
 
 
 class Page(HTMLParser):
@@ -56,7 +56,7 @@ def broken(site: Path) -> Iterator[str]:
             elif anchor and target in pages and anchor not in pages[target].anchors:
                 yield f"{path.relative_to(site)}: {reference} has no such anchor"
     for path in pages.keys() - reached:
-        if path.name not in STARTS or path.parent != site:
+        if path.name not in DOORS or path.parent != site:
             yield f"{path.relative_to(site)}: no page leads to it"
 
 
@@ -64,7 +64,7 @@ def _target(site: Path, path: Path, reference: str) -> tuple[Path | None, str]:
     address, anchor = urldefrag(reference)
     parts = urlsplit(address)
     if parts.scheme or parts.netloc:
-        return None, ""  # a link for people; _browser.py sees what is fetched
+        return None, ""  # a link for people; browser.py sees what is fetched
     place = unquote(parts.path)
     found = path
     if place:
@@ -75,7 +75,7 @@ def _target(site: Path, path: Path, reference: str) -> tuple[Path | None, str]:
 
 def build() -> Iterator[str]:
     """Make the site; whatever there is to complain of."""
-    _view.link(ROOT / ".view")
+    view.link(ROOT / ".view")
     shutil.rmtree(SITE, ignore_errors=True)
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     told = subprocess.PIPE
@@ -86,7 +86,7 @@ def build() -> Iterator[str]:
     if done.returncode or not all(SAID.fullmatch(line) for line in said.splitlines()):
         yield said
     else:
-        _llms.write(ROOT / "mkdocs.yml", ROOT / "docs", SITE)
+        llms.write(ROOT / "mkdocs.yml", ROOT / "docs", SITE)
         yield from broken(SITE)
 
 
