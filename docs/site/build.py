@@ -50,7 +50,7 @@ def broken(site: Path) -> Iterator[str]:
             target, anchor = _target(site, path, reference)
             if target is None:
                 continue
-            reached.add(target)
+            reached |= {target} - {path}
             if not target.is_file():
                 yield f"{path.relative_to(site)}: {reference} leads nowhere"
             elif anchor and target in pages and anchor not in pages[target].anchors:
