@@ -4,11 +4,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import gallery
 import pytest
-from test_house import MODULES
+from test_house import MODULES, member_folders
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -17,7 +18,7 @@ SHOWN_ELSEWHERE = (
     "grelmicro.app",  # by `grelmicro`, which re-exports it
     "grelmicro.cache.serializers",  # by `grelmicro.cache`
     "grelmicro.cache.ttl",
-    "grelmicro.testing",  # nothing is in it
+    r"grelmicro\.(testing|service\.pytest_plugin)",  # nothing is in them to be used
     r"grelmicro\.testing\.conformance\..+",  # clauses, which the kit's reports show
     r"grelmicro\.testing\.servers\..+",  # by `grelmicro.testing.servers`
 )
@@ -66,3 +67,15 @@ def test_the_navigation_has_every_page() -> None:
     listed = re.findall(r"\s(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
     assert sorted(listed) == sorted(pages)
+
+
+@pytest.mark.parametrize("member", member_folders(), ids=lambda member: member.name)
+def test_a_distribution_lists_its_changes(member: Path) -> None:
+    project = tomllib.loads((member / "pyproject.toml").read_text())["project"]
+    changes = (member / "CHANGELOG.md").read_text()
+    assert changes.startswith(f"# Changes of {project['name']}\n")
+    versions = re.findall(r"^## (\S+)", changes, re.MULTILINE)
+    assert versions[0] == project["version"]
+    assert f"({member.relative_to(ROOT)}/CHANGELOG.md)" in (ROOT / "CHANGELOG.md").read_text()
+    included = f'--8<-- "{member.relative_to(ROOT)}/CHANGELOG.md"\n'
+    assert included in [page.read_text() for page in (DOCS / "changelog").glob("*.md")]
