@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("", "tests", "docs")]
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from lock_fleet import Fleet  # its folder has to be known first
 

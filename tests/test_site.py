@@ -7,9 +7,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-import gallery
 import pytest
 from test_house import MODULES, member_folders
+
+from docs import gallery
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

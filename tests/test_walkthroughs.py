@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -30,7 +30,7 @@ WALKTHROUGHS = [page for page in DOCUMENTS if _starts(FENCES[page])]
 
 
 @contextmanager
-def serving(application: str, folder: Path, url: str | None) -> Iterator[httpx.Client]:
+def serving(application: str, folder: Path, url: str | None) -> Generator[httpx.Client]:
     """Run it as the page says; a client that speaks to it."""
     environment = {n: v for n, v in os.environ.items() if not n.startswith("GRELMICRO_")}
     command = [sys.executable, "-W", "error", "-m", "uvicorn", application, "--port", "0"]
