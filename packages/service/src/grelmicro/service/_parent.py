@@ -220,7 +220,7 @@ class Parent:
         if pause is None:
             self._fail(f"worker {worker.number} keeps crashing")
         else:
-            _log.error("worker %d is started again in %.1f seconds", worker.number, pause)
+            _log.error("worker %d is replaced in %.1f seconds", worker.number, pause)
 
     # replacing one by one
 
