@@ -61,6 +61,14 @@ ENTRIES = (
         "service.py",
     ),
     Entry(
+        "service",
+        "Forked workers, replaced under load",
+        "A service of three plugins, with two workers on a TCP and a Unix socket. While orders come "
+        "in without a pause, its workers are replaced, one is sent away, and it stops.",
+        "examples/service/demo.py",
+        "orders/web.py",
+    ),
+    Entry(
         "grelmicro-sqlite",
         "A backend of one's own",
         "A distribution that adds a backend, one SQLite file, as anybody could publish it. Its "
@@ -75,7 +83,7 @@ HEAD = """<!-- Made by docs/gallery.py from {fingerprint}. -->
 # Examples
 
 Complete programs, which the tests run. What stands below each is what it printed when this
-page was made, on a machine with two cores. `scripts/demo` runs the first four.
+page was made, on a machine with two cores. `scripts/demo` runs the first five.
 """
 
 SECTION = """

@@ -26,6 +26,15 @@ KNOWN = {
     "uvicorn prices:app": "docs/getting-started.md",
     f"GRELMICRO_URL={REDIS} uvicorn prices:app": "docs/getting-started.md",
     "uvicorn shop:app": "docs/getting-started.md",
+    'pip install "./packages/service[asgi]"': "packages/service",
+    # packages/service/tests/test_service_command.py and examples/service/tests run this command.
+    (
+        "python -m grelmicro.service run shop.web --forks 0 --bind tcp://:8000 --config config.toml"
+    ): "packages/service/tests/test_service_command.py",
+    (
+        "python -m grelmicro.service run orders.web --config config.toml --forks 0 "
+        "--bind tcp://:8000 --bind unix:///run/orders.sock"
+    ): "examples/service/orders/web.py",
     # Python's own, and the index's.
     "python -m venv .venv && . .venv/bin/activate": "",
     "pip install fastapi uvicorn": "",

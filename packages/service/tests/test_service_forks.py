@@ -152,7 +152,7 @@ fork.stage(prepare, forks=2, grace=0.5)
 SLOW = """
 async def slow(cancel):
     await cancel.wait()
-    print("finishing", flush=True)
+    print("finishing\\n", end="", flush=True)  # one write: the other worker prints as well
     await asyncio.sleep({seconds})
     print("finished", flush=True)
 
