@@ -24,6 +24,10 @@ from grelmicro.service import asgi, context, fork, log, plugin
 log.LogConfig(tty=False).setup()
 
 
+def say(text):  # a line at once, whoever else writes
+    os.write(2, f"{text}\\n".encode())
+
+
 async def answer(reader, writer):
     await reader.readline()
     writer.write(b"%d\\n" % os.getpid())
@@ -137,7 +141,7 @@ Start = Callable[..., Program]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a program: its source, after a prelude; or `command=`, what the interpreter is given."""
+    """Start a program: its source, after a prelude; or `command=`, for the interpreter."""
     programs: list[Program] = []
 
     def started(

@@ -38,7 +38,7 @@ async def prepare(cancel: plugin.Cancel):
     assert first is same is context.get(SOCKETS[0]) and first is not other
     assert context.get(socket.socket, default=None) is None
     assert first.getsockname()[1] == int(SOCKETS[0].split(":")[2])
-    print("seen", flush=True)
+    say("seen")
     cancel.set()
 
 free = socket.create_server(("", 0))
@@ -76,6 +76,8 @@ def test_a_crashed_worker_is_replaced(start: Any, ask: Any) -> None:
     program.until("is started", 3)
     os.kill(victims[1], signal.SIGKILL)  # so that it is the new ones who answer
     assert int(ask(port)) in program.started()[2:]
+    program.until("was ended by SIGKILL", 2)
+    program.until("is started", 4)
     assert program.ended(signal.SIGTERM) == 0
 
 
@@ -135,7 +137,7 @@ fork.stage(hanging, forks=1, startup_timeout=0.2)
 def test_who_does_not_stop_is_killed(start: Any) -> None:
     source = """
 async def deaf():
-    print("deaf", flush=True)
+    say("deaf")
     time.sleep(600)
 
 async def prepare():
@@ -152,9 +154,9 @@ fork.stage(prepare, forks=2, grace=0.5)
 SLOW = """
 async def slow(cancel):
     await cancel.wait()
-    print("finishing\\n", end="", flush=True)  # one write: the other worker prints as well
+    say("finishing")
     await asyncio.sleep({seconds})
-    print("finished", flush=True)
+    say("finished")
 
 async def prepare(cancel: plugin.Cancel):
     yield slow(cancel)
@@ -187,7 +189,7 @@ import asyncio, os
 from grelmicro.service import plugin
 
 async def tell(cancel):
-    print("version {version}", flush=True)
+    os.write(2, b"version {version}\\n")
     await cancel.wait()
 
 async def prepare(cancel: plugin.Cancel):
@@ -247,10 +249,10 @@ def test_usr_signals_are_forwarded_and_hup_is_not(start: Any) -> None:
     source = """
 class Own(plugin.Signals):
     def handle_usr1(self):
-        print("usr1", flush=True)
+        say("usr1")
 
     def handle_hup(self):
-        print("hup", flush=True)
+        say("hup")
 
 async def prepare():
     context.add(Own())

@@ -57,8 +57,9 @@ def test_what_is_no_reference_is_told_before_anything_is_opened(path: Path, refe
 
 def test_a_port_that_is_taken_is_told_by_its_reference(path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(OSError, match=f"^.*the socket '{uri(taken)}': Address already in use"):
-            listen([f"unix://{path}", uri(taken)])
+        place = uri(taken)
+        with pytest.raises(OSError, match=f"the socket '{place}': Address already in use"):
+            listen([f"unix://{path}", place])
     assert os.listdir(path.parent) == []  # what was opened before was closed
 
 
