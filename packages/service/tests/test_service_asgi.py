@@ -84,7 +84,7 @@ async def test_open_requests_end_and_no_new_ones_come(start: Any) -> None:
         program.send(signal.SIGTERM)
         await asyncio.to_thread(program.until, "SIGTERM: stopping")
         async with asyncio.timeout(20):
-            while await accepts(place):
+            while await accepts(place):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
         answer = await first
     assert (answer.text, answer.headers["connection"]) == ("slow", "close")
