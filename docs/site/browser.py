@@ -100,20 +100,32 @@ class Ear:
             self.complain(f"{response.url} is answered with {response.status}")
 
 
-def on_a_phone(page: Page, home: str, ear: Ear) -> None:
-    """Load every page, and compare its width to the screen's."""
-    page.set_viewport_size(PHONE)
-    for file in sorted(SITE.rglob("*.html")):
-        place = f"/{file.relative_to(SITE).as_posix()}"
-        page.goto(home + place.removesuffix("index.html"))
-        width = page.evaluate("document.documentElement.scrollWidth")
-        if width > PHONE["width"]:
-            ear.complain(f"{width} pixels wide on a screen of {PHONE['width']}")
+def on_a_phone(browser: Browser, home: str) -> list[str]:
+    """Load every page, and compare its width to the screen's; what went wrong."""
+    with browser.new_context(viewport=PHONE, is_mobile=True) as context:
+        page = context.new_page()
+        ear = Ear(page, home)
+        for file in sorted(SITE.rglob("*.html")):
+            place = file.relative_to(SITE).as_posix().removesuffix("index.html")
+            page.goto(f"{home}/{place}")
+            width = page.evaluate("document.documentElement.scrollWidth")
+            if width > PHONE["width"]:
+                ear.complain(f"it is {width} pixels wide on a screen of {PHONE['width']}")
+    return ear.complaints
+
+
+def at_a_desk(browser: Browser, home: str) -> list[str]:
+    """Navigate and search; what went wrong."""
+    with browser.new_context(viewport=DESK) as context:
+        page = context.new_page()
+        ear = Ear(page, home)
+        navigate(page, home)
+        search(page, home)
+    return ear.complaints
 
 
 def navigate(page: Page, home: str) -> None:
     """Go from the first page to another by the navigation."""
-    page.set_viewport_size(DESK)
     page.goto(home)
     page.get_by_role("link", name="Getting started").first.click()
     expect(page.locator("h1")).to_contain_text("Getting started")
@@ -134,7 +146,9 @@ def search(page: Page, home: str) -> None:
 def look(browser: Browser, home: str) -> None:
     """Take pictures, light and dark, wide and narrow."""
     for name, place, size, scheme in LOOKS:
-        with browser.new_context(color_scheme=scheme, viewport=size) as context:
+        with browser.new_context(
+            color_scheme=scheme, viewport=size, is_mobile=size is PHONE
+        ) as context:
             page = context.new_page()
             page.goto(home + place)
             page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
@@ -148,15 +162,11 @@ def main() -> int:
         return 1
     with served(SITE) as home, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(OPTIONS))
-        page = browser.new_page()
-        ear = Ear(page, home)
-        on_a_phone(page, home, ear)
-        navigate(page, home)
-        search(page, home)
+        complaints = on_a_phone(browser, home) + at_a_desk(browser, home)
         look(browser, home)
         browser.close()
-    print("\n".join(ear.complaints) or "every page is sound in Chromium")
-    return bool(ear.complaints)
+    print("\n".join(complaints) or "every page is sound in Chromium")
+    return bool(complaints)
 
 
 if __name__ == "__main__":
