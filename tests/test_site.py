@@ -19,7 +19,7 @@ SHOWN_ELSEWHERE = (
     "grelmicro.app",  # by `grelmicro`, which re-exports it
     "grelmicro.cache.serializers",  # by `grelmicro.cache`
     "grelmicro.cache.ttl",
-    r"grelmicro\.(testing|service\.pytest_plugin)",  # nothing is in them to be used
+    "grelmicro.testing",  # nothing is in it
     r"grelmicro\.testing\.conformance\..+",  # clauses, which the kit's reports show
     r"grelmicro\.testing\.servers\..+",  # by `grelmicro.testing.servers`
 )
