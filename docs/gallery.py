@@ -63,8 +63,8 @@ ENTRIES = (
     Entry(
         "service",
         "Forked workers, replaced under load",
-        "A service of three plugins, with two workers on a TCP and a Unix socket. While orders come "
-        "in without a pause, its workers are replaced, one is sent away, and it stops.",
+        "A service of three plugins, with two workers on a TCP and a Unix socket. While orders "
+        "come in without a pause, its workers are replaced, one is sent away, and it stops.",
         "examples/service/demo.py",
         "orders/web.py",
     ),
