@@ -154,7 +154,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             file = tmp_path / f"program{len(programs)}.py"
             file.write_text(PRELUDE + source)
             command = [str(file)]
-        options["env"] = os.environ | {"PYTHONPATH": str(tmp_path)} | dict(env)
+        options["env"] = {**os.environ, "PYTHONPATH": str(tmp_path), **env}
         programs.append(Program(command, tmp_path, **options))
         return programs[-1]
 
