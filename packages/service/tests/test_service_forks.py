@@ -1,5 +1,6 @@
 """Forked workers and their parent: real processes, sockets and signals."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -341,6 +342,8 @@ def test_what_cannot_be(options: dict[str, Any], text: str) -> None:
         fork.stage("nothing", **options)
 
 
-async def test_no_loop_is_forked() -> None:
+async def test_no_loop_is_forked_and_no_other_thread_forks() -> None:
     with pytest.raises(RuntimeError, match="an event loop runs here"):
         fork.stage("nothing")
+    with pytest.raises(RuntimeError, match="the main thread only"):
+        await asyncio.to_thread(fork.stage, "nothing")

@@ -25,6 +25,7 @@ __all__ = ["Parent"]
 
 _FORCED = 4.0
 """Seconds until workers are killed that were told not to wait."""
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 _PAUSE = 1.0
 """Seconds until a worker is tried again that the system has no room for."""
 _log = logging.getLogger("grelmicro.service")
@@ -155,9 +156,9 @@ class Parent:
             _log.critical("a worker failed", exc_info=True)
             return 1
         finally:
-            for stream in (sys.stdout, sys.stderr):
+            for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
                 with suppress(Exception):  # whoever has read it may be gone
-                    stream.flush()
+                    flush()
 
     def _refill(self, number: int) -> None:
         """Start a worker of this number, unless there is one that stays."""
@@ -201,7 +202,7 @@ class Parent:
             self._hear(worker)
         self._workers.remove(worker)
         self._forget(worker)
-        clean = code == 0 or (code == -signal.SIGTERM and not worker.stays)
+        clean = code == 0 or (-code in _STOPPING and not worker.stays)
         _log.log(logging.INFO if clean else logging.ERROR, "%s %s", worker, described(code))
         if clean:
             self._settled(worker.number)
@@ -253,7 +254,7 @@ class Parent:
     # signals, and the end
 
     def _receive(self, number: signal.Signals) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT):
+        if number in _STOPPING:
             _log.info("%s: %s", number.name, "stopping, at once" if self._stops else "stopping")
             self._stop()
         elif number == signal.SIGHUP and not self._stops:

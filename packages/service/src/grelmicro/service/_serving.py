@@ -142,7 +142,8 @@ class _Parting:
                 message = {**message, "headers": [*headers, (b"connection", b"close")]}
             await send(message)
 
-        await self._app(scope, receive, tell if scope["type"] == "http" else send)
+        told = scope["type"] == "http" and scope["http_version"] != "2"  # that has no such header
+        await self._app(scope, receive, tell if told else send)
 
 
 def imported(app: Asgi | str) -> Asgi:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -154,6 +155,8 @@ def _check(forks: int, grace: float, startup_timeout: float) -> None:
         raise RuntimeError(
             "fork.stage: an event loop runs here, and would be forked: call it outside of it"
         )
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("fork.stage: signals reach the main thread only: call it there")
 
 
 def _usable_cpus() -> int:
