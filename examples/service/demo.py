@@ -52,7 +52,8 @@ class Service:
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             async with self._said:
-                self.lines.append(json.loads(line))
+                is_json = line.startswith(b"{")  # what ends while it is imported says it otherwise
+                self.lines.append(json.loads(line) if is_json else {"event": line.decode()})
                 self._said.notify_all()
         async with self._said:
             self.lines.append({"event": "ended"})
