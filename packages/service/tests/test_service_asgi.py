@@ -214,6 +214,25 @@ fork.stage(wrong, forks=1, sockets={sockets})
     assert text in program.log.read_text()
 
 
+def test_a_lifespan_that_hangs_is_told(start: Any) -> None:
+    source = """
+@contextlib.asynccontextmanager
+async def hanging(app):
+    await asyncio.Future()
+    yield
+
+async def hangs(load: plugin.Loader):
+    context.add(asgi.App(Starlette(lifespan=hanging)))
+    await load(asgi)
+
+fork.stage(hangs, forks=1, sockets=["tcp://127.0.0.1:0"], startup_timeout=0.5)
+"""
+    program = start(APP + source)
+    assert program.ended() == 1
+    assert program.events("the ASGI applications did not start in time")
+    assert program.events("it took too long")
+
+
 def test_without_uvicorn_the_way_to_it_is_told(start: Any) -> None:
     program = start(
         "sys.modules['uvicorn'] = None\n" + APP + "fork.stage(prepare, forks=1, sockets=[])"
