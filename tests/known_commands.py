@@ -32,7 +32,7 @@ KNOWN = {
         "python -m grelmicro.service run shop.web --forks 0 --bind tcp://:8000 --config config.toml"
     ): "packages/service/tests/test_service_command.py",
     (
-        "python -m grelmicro.service run orders.web --config config.toml --forks 0 --bind tcp://:8000"
+        "python -m grelmicro.service run orders.web --config config.toml --forks 0 --bind tcp://:80"
     ): "examples/service/orders/web.py",
     # Python's own, and the index's.
     "python -m venv .venv && . .venv/bin/activate": "",
