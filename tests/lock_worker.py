@@ -22,23 +22,25 @@ WITNESS = Path(FOLDER) / "inside"
 class Witness:
     """Sees two inside at once."""
 
+    def __init__(self) -> None:
+        self._own = WITNESS.with_suffix(f".{os.getpid()}")
+        self._own.write_text(str(os.getpid()))
+
     def __enter__(self) -> None:
         for _ in range(2):
             try:
-                file = os.open(WITNESS, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                os.link(self._own, WITNESS)  # with its content: who is killed leaves no empty one
             except FileExistsError:
                 self._accept_the_dead()
             else:
-                os.write(file, str(os.getpid()).encode())
-                os.close(file)
                 return
         raise SystemExit("two are inside")
 
     def _accept_the_dead(self) -> None:
         """What a process leaves that was killed inside is no sign of life."""
         with contextlib.suppress(FileNotFoundError):
-            pid = int(WITNESS.read_text() or "0")
-            if not pid or not (Path(FOLDER) / str(pid)).exists():
+            pid = int(WITNESS.read_text())
+            if not (Path(FOLDER) / str(pid)).exists():
                 raise SystemExit(f"two are inside: {pid} and {os.getpid()}")
             WITNESS.unlink()
 

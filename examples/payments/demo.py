@@ -30,7 +30,9 @@ WORDS = {200: "paid", 429: "limited", 502: "failed", 503: "short-circuited"}
 RATE = 100
 PATIENCE = 20.0
 
-console = Console(highlight=False, markup=False)
+WIDTH = None if sys.stdout.isatty() else 100  # states with long names fit into a file
+
+console = Console(highlight=False, markup=False, width=WIDTH)
 
 
 class DemoError(RuntimeError):

@@ -214,7 +214,7 @@ class CircuitBreakerError(ResilienceError):
         self.retry_after: float | None = retry_after
 
     def __str__(self) -> str:
-        when = "later" if self.retry_after is None else f"in {self.retry_after:.3g} s"
+        when = "later" if self.retry_after is None else f"in {_seconds(self.retry_after)}"
         return f"the circuit breaker {self.name!r} lets no call through: try again {when}"
 
 
@@ -236,8 +236,12 @@ class RateLimitExceededError(ResilienceError):
         self.result: RateLimitResult | None = result
 
     def __str__(self) -> str:
-        return f"the rate limit is exceeded: try again in {self.retry_after:.3g} s"
+        return f"the rate limit is exceeded: try again in {_seconds(self.retry_after)}"
 
 
 class ResilienceSettingsValidationError(ResilienceError, SettingsValidationError):
     """Settings of a limiter or breaker that cannot be used."""
+
+
+def _seconds(number: float) -> str:
+    return f"{number:.0f} s" if number >= 100 else f"{number:.3g} s"

@@ -111,8 +111,20 @@ class RateLimiter:
         config = SlidingWindowConfig(limit=limit, window=window, fail_open=fail_open)
         return cls(name, config, backend=backend)
 
-    gcra = sliding_window
-    """The older name of `sliding_window`."""
+    @classmethod
+    def gcra(
+        cls,
+        name: str,
+        *,
+        limit: int,
+        window: float,
+        fail_open: bool = False,
+        backend: Backend = None,
+    ) -> Self:
+        """Make what `sliding_window` makes, whose older name this is."""
+        return cls.sliding_window(
+            name, limit=limit, window=window, fail_open=fail_open, backend=backend
+        )
 
     @classmethod
     def fixed_window(
