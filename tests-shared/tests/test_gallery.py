@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import fnmatch
-import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, ClassVar, Self
 
@@ -22,6 +20,8 @@ CLAUSES = tuple(
     if each.id.split(".")[1] not in ("fault", "processes", "model")
 )
 """Those of locks, and these, have galleries of their own."""
+
+Found = Callable[[Subject, Iterable[Clause]], set[str]]
 
 _Entries = dict[str, tuple[bytes, float]]
 
@@ -578,42 +578,14 @@ class ClosesWhatItBorrows(StoreProvider):
     adapter = Adapter
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Broken backends leave tasks with errors behind, which asyncio logs; they are not the news.
-
-    Python 3.11 also breaks when several threads write tracebacks at the same time.
-    """
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def broken_clauses(made: type) -> set[str]:
-    """The clauses that a backend breaks; they run side by side, as most of them wait."""
-    it = subject(made)
-
-    def is_broken(each: Clause) -> bool:
-        try:
-            each.check(it)
-        except Exception:
-            return True
-        return False
-
-    offered = [each for each in CLAUSES if each.offered_by(it)]
-    with ThreadPoolExecutor(len(offered)) as pool:
-        verdicts = pool.map(is_broken, offered)
-        return {each.id for each, broken in zip(offered, verdicts, strict=True) if broken}
-
-
 @pytest.mark.parametrize("made", [Store, Memory, StoreProvider], ids=lambda made: made.__name__)
-def test_an_honest_backend_keeps_every_promise(made: type) -> None:
-    assert broken_clauses(made) == set()
+def test_an_honest_backend_keeps_every_promise(made: type, broken: Found) -> None:
+    assert broken(subject(made), CLAUSES) == set()
 
 
 @pytest.mark.parametrize("made", GALLERY, ids=lambda made: made.__name__)
-def test_a_broken_one_breaks_what_it_is_registered_for(made: type) -> None:
-    assert broken_clauses(made) == GALLERY[made]
+def test_a_broken_one_breaks_what_it_is_registered_for(made: type, broken: Found) -> None:
+    assert broken(subject(made), CLAUSES) == GALLERY[made]
 
 
 def test_every_clause_can_be_broken() -> None:

@@ -2,8 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from time import monotonic
 from typing import Any, ClassVar, Self
@@ -27,6 +26,7 @@ CLAUSES = [
 ]
 """What needs a network or processes has a gallery of its own."""
 
+Found = Callable[[Subject, Iterable[Clause]], set[str]]
 State = tuple[float, float]
 """Of a bucket: permits that are out, and when that was so; of a window: taken, and its end."""
 
@@ -276,28 +276,13 @@ class NotesNoLoop(Limits):
         return self
 
 
-def broken(it: Subject) -> set[str]:
-    """The clauses that a subject breaks; they run side by side, as most of them wait."""
-
-    def is_broken(each: Clause) -> bool:
-        try:
-            each.check(it)
-        except Exception:
-            return True
-        return False
-
-    with ThreadPoolExecutor(len(CLAUSES)) as pool:
-        verdicts = pool.map(is_broken, CLAUSES)
-        return {each.id for each, found in zip(CLAUSES, verdicts, strict=True) if found}
-
-
-def test_an_honest_one_keeps_all() -> None:
-    assert broken(subject(Strategy)) == set()
+def test_an_honest_one_keeps_all(broken: Found) -> None:
+    assert broken(subject(Strategy), CLAUSES) == set()
 
 
 @pytest.mark.parametrize("made", GALLERY, ids=lambda made: made.__name__)
-def test_a_broken_one_breaks_what_it_is_registered_for(made: type[Strategy]) -> None:
-    assert broken(subject(made)) == GALLERY[made]
+def test_a_broken_one_breaks_what_it_is_registered_for(made: type[Strategy], broken: Found) -> None:
+    assert broken(subject(made), CLAUSES) == GALLERY[made]
 
 
 def test_what_shows_only_after_a_history_is_found() -> None:
@@ -308,8 +293,8 @@ def test_what_shows_only_after_a_history_is_found() -> None:
     assert "after [('acquire', " in failure.value.__notes__[0]
 
 
-def test_one_without_a_loop_is_found() -> None:
-    found = broken(subject(Strategy, NotesNoLoop))
+def test_one_without_a_loop_is_found(broken: Found) -> None:
+    found = broken(subject(Strategy, NotesNoLoop), CLAUSES)
     assert found == {"ratelimiter.open.notes_its_loop", "ratelimiter.limiter.threads"}
 
 
