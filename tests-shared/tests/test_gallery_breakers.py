@@ -44,7 +44,11 @@ def subject(broken: Broken) -> Subject:
     return Subject(broken.__name__, BreakerProvider)
 
 
-@breaks("errors.open")
+@breaks(
+    *("errors.open", "rates.open", "half_open.exact", "half_open.decides", "cancel.is_nothing"),
+    *("ignored.is_nothing", "late.changes_nothing", "forced.stays", "threads.run"),
+    "listeners.hear",
+)
 class CountsForEachBreaker(MemoryCircuitBreakerAdapter):
     def circuit(self, *, name: str, config: CircuitBreakerConfig) -> Circuit:
         return Circuit(name, config)
@@ -73,7 +77,7 @@ class LetsAnybodyThrough(Circuit):
         return True
 
 
-@breaks("half_open.decides")
+@breaks("half_open.decides", "half_open.exact")
 class ClosesAfterOne(Circuit):
     def _probe_ended(self, probe: Probe, error: Exception | None, slow: int) -> None:
         self._successes += error is None
@@ -113,7 +117,7 @@ class CountsLateCalls(Circuit):
 @breaks("forced.stays")
 class ForcesForAWhile(Circuit):
     def _is_over(self) -> bool:
-        return True
+        return super()._is_over() or self._state is CircuitBreakerState.FORCED_OPEN
 
 
 @breaks("listeners.hear")

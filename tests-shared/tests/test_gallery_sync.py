@@ -129,9 +129,14 @@ def breaks(*found_by: str) -> Callable[[type[Locks]], type[Locks]]:
     return register
 
 
-@breaks("acquire.excludes")
+@breaks(
+    *("acquire.excludes", "acquire.one_of_many"),
+    *("lock.renews", "lock.tells_a_loss", "lock.gives_up"),
+)
 class LetsAnybodyIn(Locks):
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
+        if self.has(name, token):
+            return await super().acquire(name=name, token=token, duration=duration)
         await asyncio.sleep(0)
         return self.take(name, token, duration)
 
@@ -139,8 +144,8 @@ class LetsAnybodyIn(Locks):
 @breaks("acquire.one_of_many")
 class ChecksAndThenSets(Locks):
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
-        if self.live(name) is not None and not self.has(name, token):
-            return 0
+        if self.live(name) is not None:
+            return await super().acquire(name=name, token=token, duration=duration)
         await asyncio.sleep(0)
         return self.take(name, token, duration)
 
@@ -155,25 +160,37 @@ class NeverExtends(Locks):
         return lease[1] if lease[0] == token else 0
 
 
-@breaks("acquire.expires", "release.compares", "locked.tells")
+@breaks(
+    *("acquire.again_extends", "acquire.expires", "acquire.short_lease", "acquire.numbers_rise"),
+    *("release.compares", "locked.tells"),
+)
 class NeverEnds(Locks):
     def live(self, name: str) -> Lease | None:
         return self.leases.get(name)
 
 
-@breaks("acquire.short_lease")
+@breaks(
+    *("acquire.again_extends", "acquire.expires", "acquire.short_lease", "acquire.numbers_rise"),
+    *("release.compares", "locked.tells"),
+)
 class CountsWholeSeconds(Locks):
     def end(self, duration: float) -> float:
         return monotonic() + (int(duration) or 1e9)
 
 
-@breaks("acquire.lasts")
+@breaks("acquire.short_lease")
+class RoundsAMillisecondToForEver(Locks):
+    def end(self, duration: float) -> float:
+        return monotonic() + (round(duration, 2) or 1e9)
+
+
+@breaks("acquire.lasts", "lock.renews")
 class TakesSecondsForMilliseconds(Locks):
     def end(self, duration: float) -> float:
-        return monotonic() + duration / 1000
+        return monotonic() + (duration / 1000 if duration < 30 else duration)
 
 
-@breaks("acquire.numbers_rise")
+@breaks("acquire.numbers_rise", "acquire.numbers_rise_among_many")
 class CountsPerLife(Locks):
     def take(self, name: str, token: str, duration: float) -> int:
         before = self.leases.get(name)
@@ -185,6 +202,8 @@ class CountsPerLife(Locks):
 @breaks("acquire.numbers_rise_among_many")
 class DrawsItsNumberBefore(Locks):
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
+        if self.live(name) is not None:
+            return await super().acquire(name=name, token=token, duration=duration)
         number = next(self.numbers)
         for _ in range(100):
             for _ in range(1 + number % 3):
@@ -208,13 +227,17 @@ class SplitsTokens(Locks):
         return lease is not None and lease[0].split(" ")[-1] == token.split(" ")[-1]
 
 
-@breaks("release.frees", "lock.excludes")
+@breaks(
+    *("acquire.numbers_rise", "acquire.numbers_rise_among_many", "tokens.exact", "release.frees"),
+    *("release.once", "hand_over.gives", "wait.wakes", "cancel.acquire", "lock.excludes"),
+    *("lock.threads", "lock.tells_a_loss", "lock.gives_up"),
+)
 class KeepsWhatIsGivenBack(Locks):
     async def release(self, *, name: str, token: str) -> bool:
         return self.has(name, token)
 
 
-@breaks("release.once")
+@breaks("acquire.expires", "tokens.exact", "release.compares", "release.once")
 class ReleasesAsOftenAsAsked(Locks):
     async def release(self, *, name: str, token: str) -> bool:
         await super().release(name=name, token=token)
@@ -227,7 +250,12 @@ class HandsOverWhatItHasNot(Locks):
         return self.take(name, to, duration)
 
 
-@breaks("call.by_keyword")
+@breaks(
+    *("call.by_keyword", "acquire.expires", "acquire.numbers_rise", "hand_over.gives"),
+    *("acquire.numbers_rise_among_many", "names.apart", "tokens.exact", "cancel.acquire"),
+    *("release.frees", "release.compares", "release.once", "wait.wakes", "wait.ends"),
+    *("lock.excludes", "lock.threads", "lock.renews", "lock.tells_a_loss", "lock.gives_up"),
+)
 class CallsItOtherwise(Locks):
     async def otherwise(self, key: str, token: str) -> bool:
         return await super().release(name=key, token=token)
@@ -235,13 +263,13 @@ class CallsItOtherwise(Locks):
     release: Any = otherwise
 
 
-@breaks("open.notes_its_loop")
+@breaks("open.notes_its_loop", "lock.threads")
 class NotesNoLoop(Locks):
     async def __aenter__(self) -> Self:
         return self
 
 
-@breaks("lock.threads")
+@breaks("open.notes_its_loop", "lock.threads")
 class NotesTheWrongLoop(Locks):
     async def __aenter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -255,22 +283,21 @@ class NeverWakes(Locks):
         await asyncio.sleep(timeout)
 
 
-@breaks("wait.ends")
+@breaks("wait.ends", "wait.wakes")
 class WaitsForEver(Locks):
     async def wait(self, *, name: str, timeout: float) -> None:
         await asyncio.Event().wait()
 
 
-@breaks("cancel.acquire")
+@breaks("cancel.acquire", "acquire.one_of_many")
 class DoesItLater(Locks):
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         work = asyncio.ensure_future(self.late(name, token, duration))
         return await asyncio.shield(work)
 
     async def late(self, name: str, token: str, duration: float) -> int:
-        lease = self.live(name)
-        if lease is not None and lease[0] != token:
-            return 0
+        if self.live(name) is not None:
+            return await super().acquire(name=name, token=token, duration=duration)
         is_first = name not in self.asked
         self.asked.add(name)
         await asyncio.sleep(0.005 if is_first else 0)
@@ -281,7 +308,10 @@ class DoesItLater(Locks):
         self.asked: set[str] = set()
 
 
-@breaks("lock.tells_a_loss")
+@breaks(
+    *("acquire.expires", "acquire.numbers_rise", "tokens.exact", "release.compares"),
+    *("release.once", "cancel.acquire", "lock.tells_a_loss"),
+)
 class TellsNobody(Locks):
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         number = await super().acquire(name=name, token=token, duration=duration)
