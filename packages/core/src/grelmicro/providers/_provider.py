@@ -57,6 +57,8 @@ class Provider:
 
         Raises:
             NotImplementedError: This provider has no way to ask.
+            OutOfContextError: It is not open.
+            Exception: The driver's own: nothing came of it in time.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be pinged")
 

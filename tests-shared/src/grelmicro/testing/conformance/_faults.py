@@ -1,16 +1,18 @@
-"""Promises about a network that misbehaves: the same for every kind of backend."""
+"""Promises about a network that misbehaves: the same for all that asks a server."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from grelmicro.testing.conformance._kit import BrokenPromiseError, clause, promise
 from grelmicro.testing.conformance._subject import Capability, Subject
 
-__all__ = ["faults_of"]
+__all__ = ["FAULTS", "away", "behind", "faults_of", "in_time", "works_again"]
+
+T = TypeVar("T")
 
 Use = Callable[[Any, str], Awaitable[None]]
 """Uses an adapter under a name that nobody else uses, and looks whether it answers rightly."""
@@ -21,12 +23,13 @@ STALLED = 15.0
 HEALED = 10.0
 """Seconds in which an adapter has to work again when the network does."""
 
-_NEEDS = (Capability.FAULTS,)
+FAULTS = (Capability.FAULTS,)
+"""What a clause needs that misuses the network."""
 
 
 @asynccontextmanager
-async def _behind(subject: Subject, kind: str) -> AsyncGenerator[tuple[Any, Any]]:
-    """Open an adapter whose way to its server is a proxy."""
+async def behind(subject: Subject, kind: str) -> AsyncGenerator[tuple[Any, Any]]:
+    """Open a provider, or its adapter, whose way to its server is a proxy; both are given."""
     from grelmicro.testing.proxy import FaultProxy  # sockets: only who needs them imports it
 
     where = urlsplit(subject.endpoint)
@@ -39,24 +42,40 @@ async def _behind(subject: Subject, kind: str) -> AsyncGenerator[tuple[Any, Any]
         yield proxy, adapter
 
 
+def away(proxy: Any) -> None:
+    """Be without a server."""
+    proxy.refuse()
+    proxy.cut()
+
+
+async def in_time(doing: Awaitable[T]) -> T:
+    """Await what has to end in time, whatever the network does.
+
+    Raises:
+        BrokenPromiseError: It does not.
+        Exception: Whatever it raised.
+    """
+    try:
+        async with asyncio.timeout(STALLED) as deadline:
+            return await doing
+    except TimeoutError:
+        promise(not deadline.expired(), f"an operation did not end in {STALLED:g} s")
+        raise
+
+
 async def _fails_in_time(use: Use, adapter: Any, name: str) -> None:
     """See that an operation ends with an error, and in time."""
     started = monotonic()
     try:
-        async with asyncio.timeout(STALLED) as deadline:
-            await use(adapter, name)
+        await in_time(use(adapter, name))
     except BrokenPromiseError:
         raise
-    except Exception as error:
-        promise(
-            not deadline.expired(),
-            f"an operation did not end in {STALLED:g} s: {type(error).__name__}",
-        )
-    else:
-        promise(False, f"it answered after {monotonic() - started:.2f} s, without its server")
+    except Exception:
+        return
+    promise(False, f"it answered after {monotonic() - started:.2f} s, without its server")
 
 
-async def _works_again(use: Use, adapter: Any) -> None:
+async def works_again(use: Use, adapter: Any) -> None:
     """See that an adapter finds its way back by itself."""
     until = monotonic() + HEALED
     attempt, last = 0, "nothing"
@@ -75,27 +94,27 @@ async def _works_again(use: Use, adapter: Any) -> None:
     promise(False, f"{HEALED:g} s after the network was well it still failed: {last}")
 
 
-def faults_of(kind: str, use: Use) -> None:
+def faults_of(kind: str, use: Use, needs: tuple[Capability, ...] = FAULTS) -> None:
     """Write the clauses of a kind."""
 
-    @clause(f"{kind}.fault.delay", needs=_NEEDS, closed=True)
+    @clause(f"{kind}.fault.delay", needs=needs, closed=True)
     async def delay(subject: Subject) -> None:
         """Answers that come late, and one after the other, go to who asked for them.
 
         Networks are slow at times. Match answers with questions by their order, whatever the delay.
         """
-        async with _behind(subject, kind) as (proxy, adapter):
+        async with behind(subject, kind) as (proxy, adapter):
             await use(adapter, "before")
             proxy.delay(0.02)
             await asyncio.gather(*(use(adapter, f"{number}") for number in range(20)))
 
-    @clause(f"{kind}.fault.cut", needs=_NEEDS, closed=True, seconds=60.0, slow=True)
+    @clause(f"{kind}.fault.cut", needs=needs, closed=True, seconds=60.0, slow=True)
     async def cut(subject: Subject) -> None:
         """What is under way when connections are lost fails or succeeds: it neither hangs nor lies.
 
         Servers restart. Fail what was sent and not answered. Make a new connection for the next.
         """
-        async with _behind(subject, kind) as (proxy, adapter):
+        async with behind(subject, kind) as (proxy, adapter):
             await use(adapter, "before")
             for turn in range(5):
                 tasks = [
@@ -109,47 +128,46 @@ def faults_of(kind: str, use: Use) -> None:
                 for task in done:
                     if isinstance(error := task.exception(), BrokenPromiseError):
                         raise error
-            await _works_again(use, adapter)
+            await works_again(use, adapter)
 
-    @clause(f"{kind}.fault.refuse", needs=_NEEDS, closed=True, seconds=60.0, slow=True)
+    @clause(f"{kind}.fault.refuse", needs=needs, closed=True, seconds=60.0, slow=True)
     async def refuse(subject: Subject) -> None:
         """Without a server an operation fails in time; with one again, it works by itself.
 
         An application is not started anew because its server was. Bound every attempt to connect,
         and try again with the next operation.
         """
-        async with _behind(subject, kind) as (proxy, adapter):
+        async with behind(subject, kind) as (proxy, adapter):
             await use(adapter, "before")
-            proxy.refuse()
-            proxy.cut()
+            away(proxy)
             for attempt in range(3):  # the first may only find out that its connection is lost
                 await _fails_in_time(use, adapter, f"away {attempt}")
             proxy.heal()
-            await _works_again(use, adapter)
+            await works_again(use, adapter)
 
-    @clause(f"{kind}.fault.half_close", needs=_NEEDS, closed=True, seconds=60.0)
+    @clause(f"{kind}.fault.half_close", needs=needs, closed=True, seconds=60.0)
     async def half_close(subject: Subject) -> None:
         """A connection whose server has said its last word is not used any more.
 
         Load balancers close in this way. Read the end of the stream as a lost connection, also
         while nothing is asked.
         """
-        async with _behind(subject, kind) as (proxy, adapter):
+        async with behind(subject, kind) as (proxy, adapter):
             await use(adapter, "before")
             proxy.half_close()
-            await _works_again(use, adapter)
+            await works_again(use, adapter)
 
-    @clause(f"{kind}.fault.stall", needs=_NEEDS, closed=True, seconds=60.0, slow=True)
+    @clause(f"{kind}.fault.stall", needs=needs, closed=True, seconds=60.0, slow=True)
     async def stall(subject: Subject) -> None:
         """A server that does not answer makes an operation fail in time, and no answer is mistaken.
 
         A stalled call would stall its caller, and all of a service in the end. Have a timeout on
         every exchange. Throw a connection away whose answer may still come.
         """
-        async with _behind(subject, kind) as (proxy, adapter):
+        async with behind(subject, kind) as (proxy, adapter):
             await use(adapter, "before")
             proxy.stall()
             await _fails_in_time(use, adapter, "while it is stalled")
             proxy.heal()
-            await _works_again(use, adapter)
+            await works_again(use, adapter)
             await asyncio.gather(*(use(adapter, f"after {number}") for number in range(20)))

@@ -28,11 +28,11 @@ __all__ = [
 ]
 
 _MODULES = (
-    "provider",
+    *("provider", "provider_faults"),
     *("cache", "cache_options", "cache_life", "cache_together"),
     *("sync", "sync_life", "sync_together"),
     *("ratelimiter", "ratelimiter_life"),
-    "circuitbreaker",
+    *("circuitbreaker", "circuitbreaker_life", "circuitbreaker_together", "circuitbreaker_faults"),
 )
 
 _GRACE = 2.0

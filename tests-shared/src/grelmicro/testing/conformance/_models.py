@@ -40,6 +40,9 @@ class Machine:
         """Do a step to both and compare them; two small numbers choose what it is done with."""
         raise NotImplementedError
 
+    async def end(self) -> None:
+        """End what steps have begun."""
+
 
 async def agree(subject: Subject, kind: str, machine: type[Machine]) -> None:
     """See that a backend and its model agree, whatever was done before.
@@ -88,6 +91,9 @@ def _explore(subject: Subject, kind: str, machine: type[Machine]) -> None:
 async def _replay(subject: Subject, kind: str, machine: type[Machine], history: list[Step]) -> None:
     async with subject.open(kind) as adapter:
         it = machine(adapter)
-        for step, first, second in history:
-            if it.can(step):
-                await it.do(step, first, second)
+        try:
+            for step, first, second in history:
+                if it.can(step):
+                    await it.do(step, first, second)
+        finally:
+            await it.end()
