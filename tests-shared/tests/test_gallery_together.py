@@ -7,8 +7,7 @@ is registered for, and no other of these.
 import asyncio
 import functools
 import itertools
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -16,11 +15,16 @@ from uuid import uuid4
 import pytest
 
 from grelmicro.cache.memory import MemoryCacheAdapter
+from grelmicro.errors import OutOfContextError
 from grelmicro.providers import Provider
 from grelmicro.providers.memory import MemoryProvider
+from grelmicro.resilience import RateLimitConfig, RateLimitResult
 from grelmicro.sync.memory import MemorySyncAdapter
 from grelmicro.testing.conformance import Clause, Subject, clauses
 
+Found = Callable[[Subject, Iterable[Clause], set[str]], set[str]]
+
+KINDS = ("provider", "cache", "sync", "ratelimiter")
 PARTS = ("fault", "processes", "model")
 TIMEOUT = 0.2
 
@@ -37,9 +41,8 @@ GIVE = (
 
 
 def chosen(*parts: str) -> list[Clause]:
-    """The clauses of some parts, of caches and locks."""
-    kinds = ("cache", "sync")
-    return [each for kind in kinds for each in clauses(kind) if each.id.split(".")[1] in parts]
+    """The clauses of some parts; those of circuit breakers have a gallery of their own."""
+    return [each for kind in KINDS for each in clauses(kind) if each.id.split(".")[1] in parts]
 
 
 class Wire:
@@ -49,6 +52,7 @@ class Wire:
         self.address = host, port
         self.turns = asyncio.Lock()
         self.streams: Any = None
+        self.is_closed = False
 
     async def ask(self, *words: str | bytes) -> Any:
         async with self.turns:
@@ -60,6 +64,8 @@ class Wire:
                 raise
 
     async def exchange(self, words: tuple[str | bytes, ...]) -> Any:
+        if self.is_closed:
+            raise ConnectionError("it is closed")
         if self.streams is None:
             self.streams = await asyncio.open_connection(*self.address)
         return await self.talk(words)
@@ -135,18 +141,56 @@ class Leases(Opened):
         return bool(await self.wire.ask("GET", name) == token.encode())
 
 
+class Limits(Opened):
+    def bind(self, config: RateLimitConfig) -> "Strategy":
+        return Strategy(self.wire, config.limit)
+
+
+class Strategy:
+    """Counts what was asked for, for ever."""
+
+    def __init__(self, wire: Wire, limit: int) -> None:
+        self.wire, self.limit = wire, limit
+
+    async def acquire(self, *, key: str, cost: int) -> RateLimitResult:
+        left = self.limit - int(await self.wire.ask("INCRBY", key, str(cost)))
+        return RateLimitResult(left >= 0, self.limit, left, 0.0 if left >= 0 else 1.0, 1.0)
+
+
 class WireProvider(Provider):
-    """Makes adapters over a wire of some sort."""
+    """Makes adapters over a wire of some sort, and pings over one of its own."""
 
     short_name = "wire"
     wire: ClassVar[type[Wire]] = Wire
 
-    def __init__(self, url: str, prefix: str) -> None:
+    def __init__(self, url: str) -> None:
+        self._url = url
         where = urlsplit(url)
         assert where.hostname is not None
         assert where.port is not None
         self._address = where.hostname, where.port
-        self._prefix = prefix
+        self._prefix = f"{uuid4().hex}:"
+        self._pings = self.wire(*self._address)
+
+    async def __aenter__(self) -> Self:
+        self._pings.is_closed = False
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pings.close()
+        self._pings.is_closed = True
+
+    async def ping(self) -> float:
+        if await self._pings.ask("PING") != b"PONG":
+            raise ConnectionError("it is no server")
+        return 0.001
+
+    def ratelimiter(self, **_: Any) -> Any:
+        limits = Limits(self.wire(*self._address))
+        limits.bind = lambda config: Named(  # type: ignore[method-assign]  # keys have a prefix
+            Strategy(limits.wire, config.limit), self._prefix
+        )
+        return limits
 
     def cache(self, **_: Any) -> Any:
         return Named(Store(self.wire(*self._address)), self._prefix)
@@ -171,30 +215,46 @@ class Named:
 
     def __getattr__(self, method: str) -> Any:
         called = getattr(self._adapter, method)
-        first = "key" if isinstance(self._adapter, Store) else "name"
+        first = "name" if isinstance(self._adapter, Leases) else "key"
         return lambda **given: called(**given | {first: self._prefix + given[first]})
 
 
+def subject(provider: type[WireProvider], url: str) -> Subject:
+    secret = urlsplit(url)._replace(netloc="user:%s@localhost:1")
+    return Subject(
+        provider.__name__,
+        lambda: provider(url),
+        endpoint=url,
+        at=provider,
+        guarded=lambda word: provider(secret.geturl() % word),
+    )
+
+
 def over(wire: type[Wire], url: str) -> Subject:
-    made = type(f"{wire.__name__}Provider", (WireProvider,), {"wire": wire})
-    make = functools.partial(made, prefix=f"{uuid4().hex}:")
-    return Subject(wire.__name__, lambda: make(url), endpoint=url, at=make)
+    return subject(type(f"{wire.__name__}Provider", (WireProvider,), {"wire": wire}), url)
 
 
 GALLERY: dict[type[Wire], set[str]] = {}
+PROVIDERS: dict[type[WireProvider], set[str]] = {}
 
 
-def breaks(*faults: str) -> Callable[[type[Wire]], type[Wire]]:
-    """Register a broken wire for the faults that find it out."""
+def breaks(*faults: str, **more: tuple[str, ...]) -> Callable[[type[Wire]], type[Wire]]:
+    """Register a broken wire for the faults that find it out.
+
+    Args:
+        faults: What adapters of every kind break.
+        more: What is broken of a kind, or of a provider that pings over it.
+    """
 
     def register(wire: type[Wire]) -> type[Wire]:
-        GALLERY[wire] = {*faults}
+        found = {kind: faults for kind in KINDS[1:]} | more
+        GALLERY[wire] = {f"{kind}.fault.{each}" for kind in found for each in found[kind]}
         return wire
 
     return register
 
 
-@breaks("stall")
+@breaks("stall", provider=("stall",))
 class WaitsForEver(Wire):
     async def ask(self, *words: str | bytes) -> Any:
         async with self.turns:
@@ -205,7 +265,10 @@ class WaitsForEver(Wire):
                 raise
 
 
-@breaks("cut", "refuse", "half_close", "stall")
+@breaks(
+    *("cut", "refuse", "half_close", "stall"),
+    provider=("cut", "refuse", "half_close", "stall", "opens"),
+)
 class NeverConnectsAgain(Wire):
     was_connected = False
 
@@ -216,7 +279,7 @@ class NeverConnectsAgain(Wire):
         return await super().exchange(words)
 
 
-@breaks("stall")
+@breaks("stall")  # which one ping cannot tell from another
 class ReadsTheAnswersOfOthers(Wire):
     """After a timeout it goes on with the connection, on which the answer is still to come."""
 
@@ -232,7 +295,7 @@ class ReadsTheAnswersOfOthers(Wire):
                 raise
 
 
-@breaks("half_close")
+@breaks("half_close", provider=("half_close",))
 class MissesTheEnd(Wire):
     """It takes the end of a stream for an answer that has not come yet."""
 
@@ -250,7 +313,7 @@ class MissesTheEnd(Wire):
             super().drop()
 
 
-@breaks("delay", "stall")
+@breaks("delay", "stall", provider=("delay", "stall"))
 class OneAtATime(Wire):
     """A second question has to come later, it says."""
 
@@ -260,7 +323,7 @@ class OneAtATime(Wire):
         return await super().ask(*words)
 
 
-@breaks("refuse")
+@breaks("refuse", provider=("refuse", "opens", "error"))
 class TriesForEver(Wire):
     async def ask(self, *words: str | bytes) -> Any:
         while True:
@@ -270,7 +333,7 @@ class TriesForEver(Wire):
                 await asyncio.sleep(0.01)
 
 
-@breaks("cut")
+@breaks("cut", ratelimiter=("cut", "half_close", "refuse"))
 class MakesUpAnAnswer(Wire):
     """Whatever was asked of a connection that was lost is said to have been answered."""
 
@@ -281,49 +344,102 @@ class MakesUpAnAnswer(Wire):
             return 7
 
 
+def found_by(*faults: str) -> Callable[[type[WireProvider]], type[WireProvider]]:
+    """Register a broken provider."""
+
+    def register(provider: type[WireProvider]) -> type[WireProvider]:
+        PROVIDERS[provider] = {f"provider.fault.{fault}" for fault in faults}
+        return provider
+
+    return register
+
+
+@found_by("error")
+class SaysNothing(WireProvider):
+    async def ping(self) -> float:
+        try:
+            return await super().ping()
+        except Exception:
+            raise ConnectionError from None
+
+
+@found_by("error")
+class SaysThatItIsClosed(WireProvider):
+    async def ping(self) -> float:
+        try:
+            return await super().ping()
+        except Exception as error:
+            raise OutOfContextError("it is not open") from error
+
+
+@found_by("opens")
+class WaitsForItsServer(WireProvider):
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        while True:
+            try:
+                await self.ping()
+            except OSError:
+                await asyncio.sleep(0.01)
+            else:
+                return self
+
+
+@found_by("closes")
+class TakesItsLeave(WireProvider):
+    async def __aexit__(self, *_: object) -> None:
+        if self._pings.streams is not None:
+            reader, writer = self._pings.streams
+            try:
+                writer.write(encoded(("QUIT",)))
+                await reader.read()
+            finally:
+                await super().__aexit__()
+
+
+@found_by("masked")
+class ShowsItsUrl(WireProvider):
+    async def ping(self) -> float:
+        try:
+            return await super().ping()
+        except Exception as error:
+            raise ConnectionError(f"{self._url} does not answer") from error
+
+
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What has to end in seconds has to end at once here; what broken ones log is not the news."""
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has to end in seconds has to end at once here."""
     monkeypatch.setattr("grelmicro.testing.conformance._faults.STALLED", 4 * TIMEOUT)
     monkeypatch.setattr("grelmicro.testing.conformance._faults.HEALED", 4 * TIMEOUT)
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
-def broken(subject: Subject, candidates: list[Clause]) -> set[str]:
-    """The clauses that a subject breaks."""
-    found = set()
-    for each in candidates:
-        assert each.offered_by(subject)
-        try:
-            each.check(subject)
-        except Exception:
-            found.add(each.id)
-    return found
+def test_an_honest_wire_keeps_all(redis_url: str, broken_outside: Found) -> None:
+    assert broken_outside(over(Wire, redis_url), chosen("fault"), set()) == set()
 
 
-def test_an_honest_wire_keeps_all(redis_url: str) -> None:
-    assert broken(over(Wire, redis_url), chosen("fault")) == set()
-
-
-@pytest.mark.parametrize("kind", ["cache", "sync"])
 @pytest.mark.parametrize("wire", GALLERY, ids=lambda wire: wire.__name__)
 def test_a_broken_wire_breaks_what_it_is_registered_for(
-    wire: type[Wire], kind: str, redis_url: str
+    wire: type[Wire], redis_url: str, broken_outside: Found
 ) -> None:
-    candidates = [each for each in chosen("fault") if each.kind == kind]
-    found = broken(over(wire, redis_url), candidates)
-    assert found == {f"{kind}.fault.{fault}" for fault in GALLERY[wire]}
+    found = broken_outside(over(wire, redis_url), chosen("fault"), GALLERY[wire])
+    assert found == GALLERY[wire]
 
 
-def in_every_process() -> Subject:
-    return Subject("memory", MemoryProvider, again=in_every_process)
+@pytest.mark.parametrize("made", PROVIDERS, ids=lambda made: made.__name__)
+def test_a_broken_provider_breaks_what_it_is_registered_for(
+    made: type[WireProvider], redis_url: str, broken_outside: Found
+) -> None:
+    candidates = [each for each in chosen("fault") if each.kind == "provider"]
+    found = broken_outside(subject(made, redis_url), candidates, PROVIDERS[made])
+    assert found == PROVIDERS[made]
 
 
-def test_what_lives_in_one_process_is_found_out() -> None:
+def test_what_lives_in_one_process_is_found_out(broken_outside: Found) -> None:
+    again = functools.partial(Subject, "memory", MemoryProvider)
+    alone = Subject("memory", MemoryProvider, again=again)
     candidates = chosen("processes")
-    assert broken(in_every_process(), candidates) == {each.id for each in candidates}
+    expected = {each.id for each in candidates}
+    assert broken_outside(alone, candidates, expected) == expected
 
 
 class ForgetsAtTheThirdDelete(MemoryCacheAdapter):
@@ -359,14 +475,15 @@ class Forgetful(Provider):
         return CountsAnewAfterTwoReleases()
 
 
-def test_what_shows_only_after_a_history_is_found() -> None:
-    candidates = chosen("model")
-    assert broken(Subject("forgetful", Forgetful), candidates) == {each.id for each in candidates}
-    assert broken(Subject("memory", MemoryProvider), candidates) == set()
+def test_what_shows_only_after_a_history_is_found(broken_outside: Found) -> None:
+    candidates = [each for each in chosen("model") if each.kind in ("cache", "sync")]
+    expected = {each.id for each in candidates}
+    assert broken_outside(Subject("forgetful", Forgetful), candidates, expected) == expected
+    assert broken_outside(Subject("memory", MemoryProvider), candidates, set()) == set()
 
 
 def test_every_one_of_these_clauses_can_be_broken() -> None:
-    faults = set().union(*GALLERY.values())
-    found = {f"{kind}.fault.{each}" for kind in ("cache", "sync") for each in faults}
+    """That of the histories of rate limiters is in another gallery."""
+    found = set().union(*GALLERY.values(), *PROVIDERS.values())
     others = {each.id for each in chosen("processes", "model")}
     assert found | others == {each.id for each in chosen(*PARTS)}

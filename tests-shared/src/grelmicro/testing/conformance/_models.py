@@ -9,8 +9,6 @@ from grelmicro.testing.conformance._subject import Subject, turn
 __all__ = ["Machine", "agree"]
 
 _HISTORIES = 40
-_SHORTEST, _LONGEST = 10, 40
-"""Steps of a history as it is made; the shortest that shows a defect may have fewer."""
 
 Step = tuple[str, int, int]
 
@@ -23,6 +21,8 @@ class Machine:
     """
 
     steps: ClassVar[tuple[str, ...]]
+    lengths: ClassVar[tuple[int, int]] = 10, 40
+    """Steps of a history as it is made; the shortest that shows a defect may have fewer."""
 
     def __init__(self, adapter: Any) -> None:
         self.adapter = adapter
@@ -60,7 +60,8 @@ def _explore(subject: Subject, kind: str, machine: type[Machine]) -> None:
     from hypothesis import strategies as st
 
     step = st.tuples(st.sampled_from(machine.steps), st.integers(0, 2), st.integers(0, 2))
-    steps = st.lists(st.none() | step | step | step, min_size=_SHORTEST, max_size=_LONGEST)
+    shortest, longest = machine.lengths
+    steps = st.lists(st.none() | step | step | step, min_size=shortest, max_size=longest)
     space, count = turn.get(), 0
 
     @settings(

@@ -116,20 +116,19 @@ async def merges(subject: Subject) -> None:
     happened elsewhere as soon as the server answers.
     """
     async with behind(subject, _KIND) as (proxy, here), subject.open(_KIND) as there:
-        mine, theirs = [(breaker(here, name), breaker(there, name)) for name in "ab"]
+        mine, theirs, third = [(breaker(here, name), breaker(there, name)) for name in "abc"]
         for each in (*mine, *theirs):
             same(await passes(each), True, "let through before anything failed")
         away(proxy)
         for _ in range(3):
             await in_time(fails(mine[0]))
-        await theirs[1].transition_to_forced_open()
         same(mine[0].state, State.OPEN, "after three errors")
-        same(mine[1].state, theirs[0].state, "what nobody can know of the other")
+        await theirs[1].transition_to_forced_open()
+        await in_time(_told(third[0].transition_to_open()))  # by now reports have failed
+        same(mine[1].state, State.CLOSED, "elsewhere, where nobody can have heard of it")
         proxy.heal()
-        await become(State.OPEN, *mine)
+        await become(State.OPEN, *mine, *third)
         await become(State.FORCED_OPEN, *theirs)
-        await mine[1].transition_to_closed()
-        await become(State.CLOSED, *mine)
 
 
 @clause("circuitbreaker.fault.hears", needs=_MERGES, closed=True, seconds=60.0, slow=True)

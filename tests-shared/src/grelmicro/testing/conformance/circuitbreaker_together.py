@@ -31,22 +31,23 @@ TOLD = 10.0
 _TWO = (Capability.PROCESSES,)
 
 
-async def become(state: State, *breakers: CircuitBreaker) -> None:
-    """Wait until breakers have heard of a state.
+async def become(state: State, *breakers: CircuitBreaker, seconds: float | None = None) -> None:
+    """Wait until breakers have heard of a state, for `seconds`, by default TOLD.
 
     Raises:
         BrokenPromiseError: They have not in time.
     """
-    until = monotonic() + TOLD
+    seconds = TOLD if seconds is None else seconds
+    until = monotonic() + seconds
     while {each.state for each in breakers} != {state}:
         found = [each.state.value for each in breakers]
-        promise(monotonic() < until, f"{TOLD:g} s after a change to {state.value}: {found}")
+        promise(monotonic() < until, f"{seconds:g} s after a change to {state.value}: {found}")
         await asyncio.sleep(0.01)
 
 
-async def _answer(backend: CircuitBreakerBackend, number: int) -> str:
+async def _answer(backend: CircuitBreakerBackend, number: int, seconds: float) -> str:
     """See what the parent did, and trip another breaker."""
-    await become(State.FORCED_OPEN, breaker(backend, "of the parent"))
+    await become(State.FORCED_OPEN, breaker(backend, "of the parent"), seconds=seconds)
     each = breaker(backend, "of the child")
     for _ in range(3):
         await fails(each)
@@ -64,7 +65,7 @@ async def processes_trip(subject: Subject) -> None:
         theirs = breaker(backend, "of the child")
         same(await passes(theirs), True, "let through, before anything failed")
         await breaker(backend, "of the parent").transition_to_forced_open()
-        told = await in_processes(subject, "circuitbreaker", _answer, 1)
+        told = await in_processes(subject, "circuitbreaker", _answer, 1, TOLD)
         same(told, [State.OPEN.value], "after three errors in another process")
         await become(State.OPEN, theirs)
         same(await passes(theirs), False, "let through, after it was opened elsewhere")
@@ -175,6 +176,7 @@ class _Known:
 class _Breakers(Machine):
     """Two breakers with calls that run at the same time, and what is to come of them."""
 
+    lengths = 40, 70
     settings = {  # noqa: RUF012  # read only
         **{"error_threshold": 3, "success_threshold": 2, "half_open_capacity": 2},
         "ignore_exceptions": LookupError,
@@ -192,7 +194,7 @@ class _Breakers(Machine):
         return True
 
     async def do(self, step: str, first: int, second: int) -> None:
-        name = "ab"[first % 2]
+        name = "aab"[first % 3]
         await self._done(step, name, second)
         same(self.breakers[name].state, self.known[name].state, f"the state of {name} after {step}")
 

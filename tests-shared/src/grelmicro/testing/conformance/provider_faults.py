@@ -125,12 +125,14 @@ async def masked(subject: Subject) -> None:
 
 async def _shown_by(subject: Subject, url: str) -> str:
     """What a log would have of opening and a ping, if they fail."""
-    assert subject.at is not None
-    try:
+
+    async def try_it() -> None:
+        assert subject.at is not None
         async with subject.at(url) as provider:
-            await in_time(_ping(provider))
-    except BrokenPromiseError:
-        raise
+            await _ping(provider)
+
+    try:
+        await in_time(try_it())
     except Exception as error:
         return "".join(traceback.format_exception(error))
     return ""
