@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
 from typing import Any
 
 from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from grelmicro.providers._redis_link import PAUSES, jittered
@@ -14,6 +17,9 @@ from grelmicro.providers._redis_link import PAUSES, jittered
 __all__ = ["Heard", "Listener"]
 
 _log = logging.getLogger("grelmicro.redis")
+
+_SHORT_LIFE = 1.0
+"""Seconds; the loss of a subscription that lasted longer does not count as a failure more."""
 
 Heard = Callable[[bytes | None], None]
 """What is called with a message; with None when some may have been missed."""
@@ -64,11 +70,13 @@ class Listener:
     async def _listen(self) -> None:
         failures = 0
         while not self._closed:
-            pubsub = self._make()
+            pubsub, begun = self._make(), monotonic()
             try:
-                await self._follow(pubsub)
+                async with _not_repeated(pubsub):
+                    await self._follow(pubsub)
             except (RedisError, OSError) as error:
                 _log.warning("a subscription was lost (%s); trying again", type(error).__name__)
+                failures = failures if monotonic() - begun < _SHORT_LIFE else 0
                 failures = min(failures + 1, len(PAUSES))
             finally:
                 await _end(pubsub)
@@ -114,6 +122,21 @@ class Listener:
                 data = message["data"] if message["type"] == "message" else None
                 for heard in [*self._heard.get(message["channel"], ())]:
                     heard(data)
+
+
+@asynccontextmanager
+async def _not_repeated(pubsub: PubSub) -> AsyncGenerator[None]:
+    """Have a lost connection told at once: who reads and who subscribes would both connect again.
+
+    The connection is the client's, which gets it back as it was.
+    """
+    await pubsub.connect()  # type: ignore[no-untyped-call]  # redis-py's own
+    connection: Any = pubsub.connection
+    before, connection.retry = connection.retry, Retry(NoBackoff(), 0, supported_errors=())
+    try:
+        yield
+    finally:
+        connection.retry = before
 
 
 async def _end(pubsub: PubSub) -> None:
