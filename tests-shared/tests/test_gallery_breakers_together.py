@@ -116,7 +116,7 @@ class HearsOfNothing(RedisCircuitBreakerAdapter):
         return False
 
 
-@breaks("fault.hears")
+@breaks("fault.hears", "fault.merges")
 class SubscribesOnce(RedisCircuitBreakerAdapter):
     """What it missed while it did not hear, it does not look for, either."""
 

@@ -17,7 +17,7 @@ from grelmicro.testing.conformance._results import Outcome, Result, badge, repor
 ACME = """
 from grelmicro.cache.memory import MemoryCacheAdapter
 from grelmicro.providers import Provider
-from grelmicro.testing.conformance import Capability, Subject
+from grelmicro.testing.conformance import Capability, Subject, clause
 
 
 class Store(MemoryCacheAdapter):
@@ -63,8 +63,27 @@ def away():
     return Subject("acme", Crashes, endpoint="acme://127.0.0.1:1")
 
 
+class Untouchable(AcmeProvider):
+    def cache(self, **_):
+        store = Store()
+        store.touch = None
+        return store
+
+
+def modest():
+    return Subject("acme", Untouchable)
+
+
 def claims():
-    return Subject("acme", AcmeProvider, declares=frozenset({Capability.SET_MANY}))
+    return Subject("acme", Untouchable, declares=frozenset({Capability.TOUCH}))
+
+
+def of_a_later_kit():
+    @clause("cache.acme.later", since="1.10")
+    async def later(cache):
+        "It does what nobody asked for before. Mend it so. Or so."
+
+    return Subject("acme", AcmeProvider, level="1.10")
 
 
 STONE = (
@@ -131,12 +150,12 @@ def test_a_stranger_that_keeps_all(tmp_path: Path) -> None:
 
 def test_a_stranger_that_breaks_some(tmp_path: Path) -> None:
     install(tmp_path, "Forgetful")
-    printed, entries = kit(tmp_path, code=1)
+    asked = ("--provider", "acme", "-k", "cache.set.expires or cache.get.missing")
+    printed, entries = kit(tmp_path, *asked, code=1)
     assert "acme: cache.set.expires broken: " in printed
     assert "An entry is gone when its time is over" in printed or "acme breaks" in printed
-    broken = with_outcome(entries, "broken")
-    assert "cache.set.expires" in broken
-    assert "cache.get.missing" not in broken
+    assert "cache.set.expires" in with_outcome(entries, "broken")
+    assert "cache.get.missing" in with_outcome(entries, "kept")
     assert "an entry is there" in entries["cache.set.expires"]["why"]
 
 
@@ -155,10 +174,17 @@ def test_a_waiver_of_what_is_kept_fails(tmp_path: Path) -> None:
     assert "it is made of stone" in printed
 
 
-def test_what_is_declared_and_not_there_is_broken(tmp_path: Path) -> None:
-    install(tmp_path, subject="claims")
-    _, entries = kit(tmp_path, "--provider", "acme", "-k", "set_many or get_many", code=0)
-    assert "cache.set_many.stores" in with_outcome(entries, "kept")
+def test_what_is_not_there_is_not_asked_for_and_broken_when_it_is_declared(tmp_path: Path) -> None:
+    touched = {each.id for each in clauses("cache") if Capability.TOUCH in each.needs}
+    assert touched
+    install(tmp_path, subject="modest")
+    _, entries = kit(tmp_path)
+    assert touched <= with_outcome(entries, "not offered")
+    again = tmp_path / "again"
+    again.mkdir()
+    install(again, subject="claims")
+    _, entries = kit(again, code=1)
+    assert with_outcome(entries, "broken") == touched
 
 
 def test_a_crash_while_opening_is_told_once(tmp_path: Path) -> None:
@@ -192,9 +218,16 @@ def test_a_fast_run_leaves_slow_clauses_out(tmp_path: Path) -> None:
 
 
 def test_older_levels_are_run(tmp_path: Path) -> None:
-    install(tmp_path)
+    install(tmp_path, subject="of_a_later_kit")
+    for level, later in ((None, "kept"), ("1.9", "not offered"), ("1.0", "not offered")):
+        asked = ("--level", level) if level else ()
+        _, entries = kit(tmp_path, "--provider", "acme", "-k", "acme.later or get.missing", *asked)
+        assert entries["cache.acme.later"]["outcome"] == later
+        assert entries["cache.get.missing"]["outcome"] == "kept"
+        (backend,) = json.loads((tmp_path / "report.json").read_text())["backends"]
+        assert backend["level"] == (level or "1.10")
     _, entries = kit(tmp_path, "--provider", "acme", "--level", "0.9")
-    assert {entry["outcome"] for entry in entries.values()} <= {"not offered"}
+    assert {entry["outcome"] for entry in entries.values()} == {"not offered"}
 
 
 def test_ones_own_test_file(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         if is_kit:
             config.stash[KIT] = Kit(config)
-        config.pluginmanager.register(Reporter(config, is_kit=is_kit))
+        config.pluginmanager.register(Reporter(config, config.stash.get(KIT, None)))
 
 
 def pytest_collection(session: pytest.Session) -> None:

@@ -140,6 +140,8 @@ class Kit:
         self._stack = ExitStack()
         self.tests: list[Any] = []
         """The parameters of all tests."""
+        self.subjects: list[Subject] = []
+        """What was found, also what offers nothing that is asked for."""
         self._names = config.getoption("provider") or installed()
         self._level = config.getoption("level")
         self._fast = config.getoption("conformance_fast")
@@ -165,6 +167,7 @@ class Kit:
             raise pytest.UsageError(f"--provider {name}: {error}") from None
         if self._level is not None:
             subject = replace(subject, level=min(subject.level, self._level, key=version_of))
+        self.subjects.append(subject)
         return _tests_of(subject, lambda clause: not (self._fast and clause.slow))
 
     def close(self) -> None:
@@ -183,18 +186,19 @@ class Reporter:
 
     Args:
         config: With the options of the plugin.
-        is_kit: Whether clauses are all that is run, so that the table is wanted.
+        kit: The run of all clauses, if that is what was asked for, so that the table is wanted.
     """
 
-    def __init__(self, config: pytest.Config, *, is_kit: bool) -> None:
+    def __init__(self, config: pytest.Config, kit: Kit | None) -> None:
         self._report_to = config.getoption("conformance_report")
         self._badge_to = config.getoption("conformance_badge")
-        self._is_kit = is_kit
+        self._kit = kit
         self._subjects: dict[str, Subject] = {}
         self._results: list[Result] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what is under test."""
+        self._subjects = {each.name: each for each in self._kit.subjects} if self._kit else {}
         for item in session.items:
             subject = getattr(getattr(item, "callspec", None), "params", {}).get("subject")
             if isinstance(subject, Subject):
@@ -220,7 +224,7 @@ class Reporter:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show what is kept, by kind and promise."""
-        if not (self._is_kit and self._subjects):
+        if not (self._kit and self._subjects):
             return
         terminalreporter.section("promises")
         made = report([*self._subjects.values()], self._results)

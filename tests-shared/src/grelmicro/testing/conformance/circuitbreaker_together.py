@@ -176,14 +176,14 @@ class _Known:
 class _Breakers(Machine):
     """Two breakers with calls that run at the same time, and what is to come of them."""
 
-    lengths = 40, 70
+    lengths = 40, 80
     settings = {  # noqa: RUF012  # read only
         **{"error_threshold": 3, "success_threshold": 2, "half_open_capacity": 2},
         "ignore_exceptions": LookupError,
     }
     steps = (
-        *("begin", "begin", "begin", "succeed", "succeed", "fail", "fail", "fail"),
-        *("ignore", "cancel", "half_open", "half_open", "change"),
+        *("begin", "begin", "succeed", "succeed", "succeed", "fail", "fail", "fail"),
+        *("ignore", "cancel", "half_open", "half_open", "half_open", "change"),
     )
 
     def begin(self) -> None:
