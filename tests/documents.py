@@ -27,7 +27,15 @@ from sybil import Document, Example, Region
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 ROOT = Path(__file__).parent.parent
-READMES = [ROOT / "README.md", *ROOT.glob("packages/*/README.md"), ROOT / "tests-shared/README.md"]
+SQLITE = ROOT / "examples/grelmicro-sqlite"
+"""No member of the workspace: programs find it because we say where it is."""
+
+READMES = [
+    ROOT / "README.md",
+    *ROOT.glob("packages/*/README.md"),
+    ROOT / "tests-shared/README.md",
+    SQLITE / "README.md",
+]
 DOCUMENTS = [*READMES, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 WORDS = {"continues", "notest"}

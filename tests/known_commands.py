@@ -18,6 +18,9 @@ KNOWN = {
         "pytest --pyargs grelmicro.testing.conformance --provider acme "
         "--conformance-report acme.json"
     ): "tests-shared/tests/test_kit_run.py",
+    "pytest --pyargs grelmicro.testing.conformance --provider acme": (
+        "tests-shared/tests/test_kit_run.py"
+    ),
     "python -m grelmicro conformance acme": "tests-shared/tests/test_kit_run.py",
     "python -m grelmicro.testing table acme.json": "tests-shared/tests/test_kit_run.py",
     # Run by test_one_variable_moves_the_first_program_to_redis.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from documents import DOCUMENTS, FENCES, PROGRAMS, ROOT, WORDS, Fence, Program, in_language
+from documents import DOCUMENTS, FENCES, PROGRAMS, ROOT, SQLITE, WORDS, Fence, Program, in_language
 from known_commands import KNOWN, WHEELS
 
 from grelmicro.testing.servers import (
@@ -134,7 +134,8 @@ def run_program() -> Iterator[Run]:
 def environment(**more: str) -> dict[str, str]:
     """This process's own, without what would tell a program of servers."""
     ours = ("GRELMICRO_", "REDIS_", "POSTGRES_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | more
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | dict.fromkeys(("PYTHONPATH", "MYPYPATH"), str(SQLITE / "src")) | more
 
 
 def run_command(*command: str | Path, cwd: Path = ROOT, **more: str) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
-from grelmicro.errors import ResilienceSettingsValidationError
 from grelmicro.resilience import Circuit, CircuitBreakerConfig
 from grelmicro.resilience import CircuitBreakerState as State
-from grelmicro.resilience.fleet import Answer, Fleet, Record, Report, Says
+from grelmicro.resilience.fleet import Answer, Fleet, Record, Report, Says, check_lease
 from grelmicro_sqlite.provider import SQLiteAdapter, SQLiteProvider, Transaction
 from grelmicro_sqlite.schema import NOW, microseconds
 
@@ -192,10 +191,7 @@ class SQLiteCircuitBreakerAdapter(SQLiteAdapter):
     def __init__(
         self, provider: SQLiteProvider, *, prefix: str = "", permit_lease: float = 5.0
     ) -> None:
-        if not 0.1 <= permit_lease <= 86_400:
-            raise ResilienceSettingsValidationError(
-                "permit_lease: expected seconds from 0.1 to a day (86400)"
-            )
+        check_lease(permit_lease)
         super().__init__(provider, prefix=prefix)
         self._lease = microseconds(permit_lease)
         self._fleet = Fleet(self, lease=permit_lease)
@@ -206,7 +202,8 @@ class SQLiteCircuitBreakerAdapter(SQLiteAdapter):
         self._fleet.wake()
         return self
 
-    async def _closing(self) -> None:
+    async def closing(self) -> None:
+        """Report what is left, and end what runs in the background."""
         await self._fleet.close()
 
     def circuit(self, *, name: str, config: CircuitBreakerConfig) -> Circuit:

@@ -115,6 +115,11 @@ class SQLiteProvider(Provider):
         """Let transactions end, and close the file."""
         await self._leave()
 
+    @classmethod
+    def ddl(cls) -> str:
+        """The tables, which opening makes where they are missing."""
+        return SCHEMA.lstrip()
+
     async def ping(self) -> float:
         """Read the file's clock; the seconds that it took."""
         started = perf_counter()

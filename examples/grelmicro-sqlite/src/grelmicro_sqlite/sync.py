@@ -1,5 +1,6 @@
 """Locks: a row for each name, which outlives its lease by an hour."""
 
+from grelmicro.sync.waiting import settle
 from grelmicro_sqlite.provider import SQLiteAdapter, Transaction
 from grelmicro_sqlite.schema import NOW, microseconds
 
@@ -31,6 +32,10 @@ WHERE prefix = :prefix AND name = :name AND token IS NOT NULL AND expires_at > {
 
 class SQLiteSyncAdapter(SQLiteAdapter):
     """Locks in a file; their waiters ask every now and then."""
+
+    async def closing(self) -> None:
+        """Let what this process could not give back be given back."""
+        await settle(self)
 
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         """Take or extend the lease; its fencing token, 0 when somebody else holds it."""

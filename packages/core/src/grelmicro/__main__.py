@@ -7,7 +7,7 @@ arguments after its name and returns the exit status.
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from grelmicro.errors import GrelmicroError
@@ -90,11 +90,11 @@ def _ddl(name: str) -> int:
     except GrelmicroError as error:
         print(error, file=sys.stderr)
         return 1
-    statements: Callable[[], str] | None = getattr(provider, "ddl", None)
-    if statements is None:
+    statements = provider.ddl()
+    if not statements:
         print(f"{name} makes no tables", file=sys.stderr)
         return 1
-    print(statements(), end="")
+    print(statements, end="")
     return 0
 
 

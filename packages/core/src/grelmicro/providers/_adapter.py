@@ -79,7 +79,7 @@ class ProviderAdapter(Generic[P]):
         """End what runs in the background, and close a provider of its own."""
         try:
             if self._entered == 1:
-                await self._closing()
+                await self.closing()
         finally:
             self._entered -= 1
             if not self._entered:
@@ -87,8 +87,11 @@ class ProviderAdapter(Generic[P]):
             if self.makes_its_own:
                 await self.provider.__aexit__(exc_type, exc, traceback)
 
-    async def _closing(self) -> None:
-        """What an adapter has to do before its last exit, while its provider is open still."""
+    async def closing(self) -> None:
+        """End what runs in the background; for adapters to override.
+
+        It is called before the last exit of a context, while the provider is open still.
+        """
 
 
 def borrowed_provider(source: object) -> Provider | None:

@@ -62,6 +62,14 @@ class Provider:
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be pinged")
 
+    @classmethod
+    def ddl(cls) -> str:
+        """The statements that make its tables, for who runs them beforehand; empty without tables.
+
+        `python -m grelmicro ddl NAME` prints them. They may be run again.
+        """
+        return ""
+
     def sync(self, **kwargs: Any) -> Any:
         """Make the synchronization adapter.
 

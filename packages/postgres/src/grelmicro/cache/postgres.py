@@ -84,7 +84,8 @@ class PostgresCacheAdapter(ProviderAdapter[PostgresProvider]):
         """The statements that make the table, for those who do it by hand."""
         return self._table.schema
 
-    async def _closing(self) -> None:
+    async def closing(self) -> None:
+        """End what runs in the background."""
         await self._sweeper.stop()
 
     async def get(self, *, key: str) -> bytes | None:

@@ -100,7 +100,8 @@ class PostgresCircuitBreakerAdapter(ProviderAdapter[PostgresProvider]):
         self._fleet.wake()
         return self
 
-    async def _closing(self) -> None:
+    async def closing(self) -> None:
+        """End what runs in the background."""
         try:
             await self._fleet.close()
         finally:

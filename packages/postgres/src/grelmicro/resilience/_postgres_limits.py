@@ -85,7 +85,8 @@ class PostgresRateLimiterAdapter(ProviderAdapter[PostgresProvider]):
         """The statements that make table and function, for those who do it by hand."""
         return self._table.schema
 
-    async def _closing(self) -> None:
+    async def closing(self) -> None:
+        """End what runs in the background."""
         await self._sweeper.stop()
 
     def bind(self, config: RateLimitConfig) -> "PostgresStrategy":

@@ -87,7 +87,8 @@ class PostgresSyncAdapter(ProviderAdapter[PostgresProvider]):
         """The statements that make the table, for those who do it by hand."""
         return self._table.schema
 
-    async def _closing(self) -> None:
+    async def closing(self) -> None:
+        """End what runs in the background."""
         try:
             await local_of(self).settle()
         finally:

@@ -222,7 +222,8 @@ class RedisCircuitBreakerAdapter(ProviderAdapter[RedisProvider]):
         self._fleet.wake()
         return self
 
-    async def _closing(self) -> None:
+    async def closing(self) -> None:
+        """End what runs in the background."""
         try:
             await self._fleet.close()
         finally:

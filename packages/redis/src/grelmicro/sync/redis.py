@@ -110,7 +110,8 @@ class RedisSyncAdapter(ProviderAdapter[RedisProvider]):
         )
         self._heard: dict[str, Heard] = {}
 
-    async def _closing(self) -> None:
+    async def closing(self) -> None:
+        """End what runs in the background."""
         try:
             await local_of(self).settle()
         finally:
