@@ -74,11 +74,13 @@ class _Loop(asyncio.SelectorEventLoop):
         ready: Any = self._ready  # type: ignore[attr-defined]  # no other way to know
         self._now += len(ready) * _STEP if self._restless < _RESTLESS else 0.01
 
-    def run_in_executor(self, *arguments: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]  # of any function
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         if not self._helpers:
             self._since = time.monotonic()
         self._helpers += 1
-        future = super().run_in_executor(*arguments)
+        future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._helped)
         return future
 

@@ -457,7 +457,8 @@ class GetsTheReplyOfTheCancelled(Store):
             return self.connection.replies.pop(0)
 
 
-@breaks("cache.tasks.keep_apart", "cache.cancel.in_step")
+@breaks("cache.tasks.keep_apart", "cache.cancel.in_step", "cache.set_many.stores",
+        "cache.delete_many.removes")  # fmt: skip
 class SharesABuffer(Store):
     buffer: bytes | None = None
 

@@ -12,6 +12,13 @@ from grelmicro.resilience._tickets import Admission, Period, Probe
 from grelmicro.resilience.memory import MemoryCircuitBreakerAdapter
 from grelmicro.testing.conformance import Clause, Subject, clauses
 
+CLAUSES = [
+    each
+    for each in clauses("circuitbreaker")
+    if each.id.split(".")[1] not in ("fault", "processes", "model")
+]
+"""The others have a gallery of their own."""
+
 Broken = type[Circuit] | type[MemoryCircuitBreakerAdapter]
 Found = Callable[[Subject, Iterable[Clause]], set[str]]
 
@@ -47,7 +54,7 @@ def subject(broken: Broken) -> Subject:
 @breaks(
     *("errors.open", "rates.open", "half_open.exact", "half_open.decides", "cancel.is_nothing"),
     *("ignored.is_nothing", "late.changes_nothing", "forced.stays", "threads.run"),
-    "listeners.hear",
+    *("listeners.hear", "circuit.same", "cancel.while_asking", "life.reopens"),
 )
 class CountsForEachBreaker(MemoryCircuitBreakerAdapter):
     def circuit(self, *, name: str, config: CircuitBreakerConfig) -> Circuit:
@@ -127,13 +134,65 @@ class TellsOnlyOfTrips(Circuit):
         super()._tell()
 
 
-@breaks("threads.run")
+@breaks("cancel.while_asking")
+class KeepsPermitsOfWhoAsks(Circuit):
+    """Half-open, it asks somebody, and grants too late what was cancelled meanwhile."""
+
+    def enter(self, owner: object) -> Any:
+        if self.state is CircuitBreakerState.HALF_OPEN:
+            return self.asked(owner)
+        return super().enter(owner)
+
+    async def asked(self, owner: object) -> Any:
+        found = super().enter(owner)
+        self.kept = [*getattr(self, "kept", ()), found]
+        await asyncio.sleep(0)
+        return self.kept.pop()
+
+
+@breaks(
+    *(
+        each.id.partition(".")[2]
+        for each in CLAUSES
+        if each.id != "circuitbreaker.open.notes_its_loop"
+    )
+)
+class NamesItOtherwise(MemoryCircuitBreakerAdapter):
+    def otherwise(self, name: str, config: CircuitBreakerConfig, of: str = "", /) -> Circuit:
+        return super().circuit(name=name, config=config)
+
+    circuit: Any = otherwise
+
+
+@breaks("circuit.same")
+class MakesThemAnewOnEntering(MemoryCircuitBreakerAdapter):
+    async def __aenter__(self) -> Self:
+        self._circuits.clear()
+        return await super().__aenter__()
+
+
+@breaks("life.reopens")
+class OpensOnce(MemoryCircuitBreakerAdapter):
+    used = False
+
+    async def __aenter__(self) -> Self:
+        if self.used:
+            raise RuntimeError("closed for good")
+        self.used = True
+        return await super().__aenter__()
+
+
+@breaks("life.leaves_no_task")
+class LeaksATask(MemoryCircuitBreakerAdapter):
+    async def __aenter__(self) -> Self:
+        self.task = asyncio.create_task(asyncio.Event().wait())
+        return await super().__aenter__()
+
+
+@breaks("open.notes_its_loop", "threads.run")
 class NotesNoLoop(MemoryCircuitBreakerAdapter):
     async def __aenter__(self) -> Self:
         return self
-
-
-CLAUSES = clauses("circuitbreaker")
 
 
 def test_an_honest_backend_keeps_all(broken: Found) -> None:

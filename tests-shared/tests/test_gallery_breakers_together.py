@@ -26,9 +26,7 @@ Found = Callable[[Subject, Iterable[Clause], set[str]], set[str]]
 Adapter = type[RedisCircuitBreakerAdapter]
 
 CLAUSES = [
-    each
-    for each in clauses("circuitbreaker")
-    if each.id.split(".")[1] in ("fault", "processes")
+    each for each in clauses("circuitbreaker") if each.id.split(".")[1] in ("fault", "processes")
 ]
 """The others have a gallery of their own, where pauses take no time."""
 
@@ -93,7 +91,8 @@ class AsksItsServerForEveryCall(RedisCircuitBreakerAdapter):
     circuits: ClassVar[dict[Any, Any]] = {}
 
     def circuit(self, *, name: str, config: CircuitBreakerConfig) -> Circuit:
-        made = self.circuits.setdefault((self, name, config), AsksFirst(name, config))
+        key = self, name, config
+        made: AsksFirst = self.circuits.setdefault(key, AsksFirst(name, config))
         made.ask = self.provider.ping
         return made
 
@@ -149,8 +148,9 @@ class GrantsLateOnesTwice(RedisCircuitBreakerAdapter):
     """Whose question takes long is asked again, under another name."""
 
     def circuit(self, *, name: str, config: CircuitBreakerConfig) -> Circuit:
-        made: Any = super().circuit(name=name, config=config)
-        made._has_room = lambda: len(made._probes) < config.half_open_capacity
+        made = super().circuit(name=name, config=config)
+        hasty: Any = made
+        hasty._has_room = lambda: len(hasty._probes) < config.half_open_capacity
         return made
 
     async def exchange(self, name: str, config: CircuitBreakerConfig, report: Report) -> Answer:

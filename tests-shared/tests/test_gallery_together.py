@@ -142,8 +142,12 @@ class Leases(Opened):
 
 
 class Limits(Opened):
-    def bind(self, config: RateLimitConfig) -> "Strategy":
-        return Strategy(self.wire, config.limit)
+    def __init__(self, wire: Wire, prefix: str) -> None:
+        super().__init__(wire)
+        self.prefix = prefix
+
+    def bind(self, config: RateLimitConfig) -> Any:
+        return Named(Strategy(self.wire, config.limit), self.prefix)
 
 
 class Strategy:
@@ -186,11 +190,7 @@ class WireProvider(Provider):
         return 0.001
 
     def ratelimiter(self, **_: Any) -> Any:
-        limits = Limits(self.wire(*self._address))
-        limits.bind = lambda config: Named(  # type: ignore[method-assign]  # keys have a prefix
-            Strategy(limits.wire, config.limit), self._prefix
-        )
-        return limits
+        return Limits(self.wire(*self._address), self._prefix)
 
     def cache(self, **_: Any) -> Any:
         return Named(Store(self.wire(*self._address)), self._prefix)
@@ -247,7 +247,7 @@ def breaks(*faults: str, **more: tuple[str, ...]) -> Callable[[type[Wire]], type
     """
 
     def register(wire: type[Wire]) -> type[Wire]:
-        found = {kind: faults for kind in KINDS[1:]} | more
+        found = dict.fromkeys(KINDS[1:], faults) | more
         GALLERY[wire] = {f"{kind}.fault.{each}" for kind in found for each in found[kind]}
         return wire
 

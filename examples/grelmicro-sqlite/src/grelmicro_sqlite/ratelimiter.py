@@ -18,7 +18,9 @@ DO UPDATE SET state = excluded.state, expires_at = excluded.expires_at"""
 _FORGET = "DELETE FROM quotas WHERE prefix = :prefix AND key = :key"
 
 
-def _taken(quota: Quota, state: str | None, now: int, cost: int) -> tuple[RateLimitResult, str, int]:
+def _taken(
+    quota: Quota, state: str | None, now: int, cost: int
+) -> tuple[RateLimitResult, str, int]:
     """Take permits of a state; the decision, the state after it, and when that is full again."""
     held, at = map(int, state.split()) if state else (0, 0)
     held, left = quota.at(held, at, now)

@@ -97,7 +97,7 @@ async def works_again(use: Use, adapter: Any) -> None:
 def faults_of(kind: str, use: Use, needs: tuple[Capability, ...] = FAULTS) -> None:
     """Write the clauses of a kind."""
 
-    @clause(f"{kind}.fault.delay", needs=needs, closed=True)
+    @clause(f"{kind}.fault.delay", needs=needs, closed=True, slow=True)
     async def delay(subject: Subject) -> None:
         """Answers that come late, and one after the other, go to who asked for them.
 
@@ -145,7 +145,7 @@ def faults_of(kind: str, use: Use, needs: tuple[Capability, ...] = FAULTS) -> No
             proxy.heal()
             await works_again(use, adapter)
 
-    @clause(f"{kind}.fault.half_close", needs=needs, closed=True, seconds=60.0)
+    @clause(f"{kind}.fault.half_close", needs=needs, closed=True, seconds=60.0, slow=True)
     async def half_close(subject: Subject) -> None:
         """A connection whose server has said its last word is not used any more.
 

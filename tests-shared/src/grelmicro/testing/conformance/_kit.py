@@ -69,7 +69,7 @@ class Clause:
         since: The first version of the contract that has it.
         seconds: The deadline.
         closed: Whether the function takes the subject itself, to open it as it likes.
-        slow: Whether it takes about a second or more; a fast run leaves it out.
+        slow: Whether it takes half a second or more; a fast run leaves it out.
     """
 
     id: str

@@ -1,5 +1,6 @@
 """What a cache backend promises where it offers more than the contract asks for."""
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
@@ -18,6 +19,25 @@ MANY = {f"k{number}": b"%d" % number for number in range(1_001)}
 """More entries than a backend is likely to put into one batch."""
 
 
+async def _store(cache: Any, entries: dict[str, bytes]) -> None:
+    """Set entries one by one, some at the same time."""
+    for some in _parts([*entries]):
+        await asyncio.gather(*(cache.set(key=k, value=entries[k], ttl=LONG) for k in some))
+
+
+async def _found(cache: Any, keys: list[str]) -> dict[str, bytes | None]:
+    """Get keys one by one, some at the same time."""
+    found: dict[str, bytes | None] = {}
+    for some in _parts(keys):
+        values = await asyncio.gather(*(cache.get(key=key) for key in some))
+        found |= zip(some, values, strict=True)
+    return found
+
+
+def _parts(keys: list[str], size: int = 50) -> list[list[str]]:
+    return [keys[start : start + size] for start in range(0, len(keys), size)]
+
+
 @clause("cache.get_many.finds", needs=(Capability.GET_MANY,))
 async def get_many_finds(cache: Any) -> None:
     """`get_many` finds each key that is there, with its own value, however many are asked for.
@@ -25,8 +45,7 @@ async def get_many_finds(cache: Any) -> None:
     A value under the wrong key is another user's data. Mind the borders of batches.
     """
     values = {**MANY, **{key: b"hard %d" % number for number, key in enumerate(HARD_KEYS)}}
-    for key, value in values.items():
-        await cache.set(key=key, value=value, ttl=LONG)
+    await _store(cache, values)
     same(dict(await cache.get_many(keys=[*values])), values, "all keys at once")
     some = dict(list(values.items())[3:9])
     same(dict(await cache.get_many(keys=[*some, *some])), some, "some keys, each of them twice")
@@ -55,8 +74,8 @@ async def set_many_stores(cache: Any) -> None:
     await cache.set_many(entries={}, ttl=LONG)
     await cache.set_many(entries=dict.fromkeys(MANY, b"old"), ttl=LONG)
     await cache.set_many(entries=MANY, ttl=LONG)
-    for key, value in MANY.items():
-        same(await cache.get(key=key), value, f"{key} after set_many")
+    for key, found in (await _found(cache, [*MANY])).items():
+        same(found, MANY[key], f"{key} after set_many")
 
 
 @clause("cache.set_many.expires", needs=(Capability.SET_MANY,))
@@ -81,12 +100,11 @@ async def delete_many_removes(cache: Any) -> None:
     Invalidation rests on it. Mind the borders of batches.
     """
     await cache.delete_many(keys=[])
-    for key, value in MANY.items():
-        await cache.set(key=key, value=value, ttl=LONG)
+    await _store(cache, MANY)
     kept = {"k0", "k500", "k1000"}
     await cache.delete_many(keys=[*(MANY.keys() - kept), "absent", "*"])
-    for key in MANY:
-        same(await cache.get(key=key) is not None, key in kept, f"{key} is there")
+    found = await _found(cache, [*MANY])
+    same({key for key in MANY if found[key] is not None}, kept, "the keys that are there")
 
 
 @clause("cache.touch.prolongs", needs=(Capability.TOUCH,))

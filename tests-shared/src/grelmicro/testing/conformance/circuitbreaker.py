@@ -147,7 +147,7 @@ async def half_open_decides(backend: CircuitBreakerBackend) -> None:
     same(each.state, State.CLOSED, "after two successes")
 
 
-@clause("circuitbreaker.half_open.comes")
+@clause("circuitbreaker.half_open.comes", slow=True)
 async def half_open_comes(backend: CircuitBreakerBackend) -> None:
     """After its time, an open breaker lets a call through.
 

@@ -45,7 +45,7 @@ async def _decides_with(subject: Subject, fault: Callable[[Any], None]) -> None:
         await asyncio.gather(*(_decides(breaker(backend, f"after {n}")) for n in range(5)))
 
 
-@clause("circuitbreaker.fault.delay", needs=FAULTS, closed=True)
+@clause("circuitbreaker.fault.delay", needs=FAULTS, closed=True, slow=True)
 async def delay(subject: Subject) -> None:
     """Answers that come late grant permits to who asked for them, and no more than there are.
 
@@ -89,7 +89,7 @@ async def refuse(subject: Subject) -> None:
     await _decides_with(subject, away)
 
 
-@clause("circuitbreaker.fault.half_close", needs=FAULTS, closed=True, seconds=60.0)
+@clause("circuitbreaker.fault.half_close", needs=FAULTS, closed=True, seconds=60.0, slow=True)
 async def half_close(subject: Subject) -> None:
     """A connection whose server has said its last word holds nobody up.
 

@@ -62,7 +62,9 @@ async def open_notes_its_loop(subject: Subject) -> None:
         backend = subject.adapter("circuitbreaker", provider)
         same(backend._loop, None, "_loop before it is opened")
         async with backend:
-            promise(backend._loop is asyncio.get_running_loop(), "the running loop while it is open")
+            promise(
+                backend._loop is asyncio.get_running_loop(), "the running loop while it is open"
+            )
         same(backend._loop, None, "_loop after it was closed")
 
 
@@ -128,3 +130,4 @@ async def cancel_while_asking(backend: CircuitBreakerBackend) -> None:
         while not await passes(each):
             promise(monotonic() < until, f"no permit, {_PERMIT:g} s after a call was cancelled")
             await asyncio.sleep(0.005)
+    same(each.state, State.HALF_OPEN, "before there were as many successes as it takes")

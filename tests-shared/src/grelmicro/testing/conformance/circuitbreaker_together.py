@@ -97,7 +97,7 @@ async def processes_permits(subject: Subject) -> None:
     store, in one step.
     """
     one_side, other_side = subject.open("circuitbreaker"), subject.open("circuitbreaker")
-    settings = {"half_open_capacity": 3, "success_threshold": 4}
+    settings: dict[str, Any] = {"half_open_capacity": 3, "success_threshold": 4}
     async with one_side as here, other_side as there:
         one, other = breaker(here, **settings), breaker(there, **settings)
         await one.transition_to_half_open()
@@ -110,9 +110,11 @@ async def processes_permits(subject: Subject) -> None:
 async def _let_through(each: CircuitBreaker) -> bool:
     """Whether a call is let through once permits are given back, which takes a moment."""
     until = monotonic() + TOLD
-    while not (let := await passes(each)) and monotonic() < until:
+    while not await passes(each):
+        if monotonic() > until:
+            return False
         await asyncio.sleep(0.01)
-    return let
+    return True
 
 
 @clause("circuitbreaker.model.agrees", closed=True, seconds=60.0, slow=True)
@@ -123,6 +125,20 @@ async def model_agrees(subject: Subject) -> None:
     as could be found.
     """
     await agree(subject, "circuitbreaker", _Breakers)
+
+
+_ERRORS, _SUCCESSES, _PERMITS = 3, 2, 2
+
+
+def _settled(backend: CircuitBreakerBackend, name: str) -> CircuitBreaker:
+    return breaker(
+        backend,
+        name,
+        error_threshold=_ERRORS,
+        success_threshold=_SUCCESSES,
+        half_open_capacity=_PERMITS,
+        ignore_exceptions=LookupError,
+    )
 
 
 @dataclass
@@ -153,7 +169,7 @@ class _Known:
     def lets_through(self) -> bool:
         """Whether the next call may run."""
         if self.state is State.HALF_OPEN:
-            return sum(call.is_probe for call in self.calls) < _Breakers.settings["half_open_capacity"]
+            return sum(call.is_probe for call in self.calls) < _PERMITS
         return self.state in (State.CLOSED, State.FORCED_CLOSED)
 
     def ended(self, call: _Call, error: type[BaseException] | None) -> None:
@@ -163,13 +179,13 @@ class _Known:
             return
         if call.is_probe and error is None:
             self.successes += 1
-            if self.successes >= _Breakers.settings["success_threshold"]:
+            if self.successes >= _SUCCESSES:
                 self.change(State.CLOSED)
         elif call.is_probe:
             self.change(State.OPEN)
         elif self.state is State.CLOSED:
             self.errors = self.errors + 1 if error else 0
-            if self.errors >= _Breakers.settings["error_threshold"]:
+            if self.errors >= _ERRORS:
                 self.change(State.OPEN)
 
 
@@ -177,10 +193,6 @@ class _Breakers(Machine):
     """Two breakers with calls that run at the same time, and what is to come of them."""
 
     lengths = 40, 80
-    settings = {  # noqa: RUF012  # read only
-        **{"error_threshold": 3, "success_threshold": 2, "half_open_capacity": 2},
-        "ignore_exceptions": LookupError,
-    }
     steps = (
         *("begin", "begin", "succeed", "succeed", "succeed", "fail", "fail", "fail"),
         *("ignore", "cancel", "half_open", "half_open", "half_open", "change"),
@@ -188,7 +200,7 @@ class _Breakers(Machine):
 
     def begin(self) -> None:
         self.known = {name: _Known() for name in "ab"}
-        self.breakers = {name: breaker(self.adapter, name, **self.settings) for name in "ab"}
+        self.breakers = {name: _settled(self.adapter, name) for name in "ab"}
 
     def can(self, step: str) -> bool:
         return True

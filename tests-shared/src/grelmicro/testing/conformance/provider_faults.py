@@ -1,4 +1,4 @@
-"""What every provider promises in bad networks: to open, to ping, to close, and to tell no secret."""
+"""What every provider promises in bad networks: to open, ping, close, and tell no secret."""
 
 import asyncio
 import traceback
@@ -36,7 +36,7 @@ async def _error_of_a_ping(provider: Provider) -> Exception:
     raise BrokenPromiseError("a ping was answered without a server")
 
 
-@clause("provider.fault.error", needs=_PINGS, closed=True, seconds=60.0)
+@clause("provider.fault.error", needs=_PINGS, closed=True, seconds=60.0, slow=True)
 async def ping_error(subject: Subject) -> None:
     """A ping without a server raises an error that says something, whose type is the driver's.
 
@@ -105,7 +105,11 @@ async def closes(subject: Subject) -> None:
 
 
 @clause(
-    "provider.fault.masked", needs=(*_PINGS, Capability.CREDENTIALS), closed=True, seconds=60.0
+    "provider.fault.masked",
+    needs=(*_PINGS, Capability.CREDENTIALS),
+    closed=True,
+    seconds=60.0,
+    slow=True,
 )
 async def masked(subject: Subject) -> None:
     """No error of a server that is away, or refuses a login, shows the password.

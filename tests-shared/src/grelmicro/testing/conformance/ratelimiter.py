@@ -126,7 +126,7 @@ async def acquire_comes_back(limits: RateLimiterBackend) -> None:
         same((await take(limits, config, "k")).allowed, True, f"after retry_after of {config}")
 
 
-@clause("ratelimiter.acquire.never_over")
+@clause("ratelimiter.acquire.never_over", slow=True)
 async def acquire_never_over(limits: RateLimiterBackend) -> None:
     """Over any time, no more is let through than a full quota and what came back meanwhile.
 
@@ -227,7 +227,7 @@ async def bind_shares(limits: RateLimiterBackend) -> None:
         same((await take(limits, config, "k", 3)).allowed, True, f"{config}, which is another")
 
 
-@clause("ratelimiter.window.ends")
+@clause("ratelimiter.window.ends", slow=True)
 async def window_ends(limits: RateLimiterBackend) -> None:
     """A fixed window begins with its first permit, and ends as a whole.
 
