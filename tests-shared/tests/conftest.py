@@ -71,7 +71,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
     def turned(self) -> None:
         self._restless += 1
-        ready: Any = self._ready  # type: ignore[attr-defined]  # no other way to know
+        ready: Any = vars(self)["_ready"]  # there is no other way to know
         self._now += len(ready) * _STEP if self._restless < _RESTLESS else 0.01
 
     def run_in_executor(  # type: ignore[override]  # of any function

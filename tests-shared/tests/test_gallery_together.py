@@ -8,6 +8,7 @@ import asyncio
 import functools
 import itertools
 from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -180,7 +181,12 @@ class WireProvider(Provider):
         self._pings.is_closed = False
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._pings.close()
         self._pings.is_closed = True
 
