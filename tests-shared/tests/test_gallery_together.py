@@ -8,7 +8,6 @@ import asyncio
 import functools
 import itertools
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -109,7 +108,9 @@ class Opened:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, exc_type: object = None, exc: object = None, traceback: object = None
+    ) -> None:
         self.wire.close()
 
 
@@ -182,10 +183,7 @@ class WireProvider(Provider):
         return self
 
     async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        self, exc_type: object = None, exc: object = None, traceback: object = None
     ) -> None:
         self._pings.close()
         self._pings.is_closed = True
@@ -393,7 +391,9 @@ class WaitsForItsServer(WireProvider):
 
 @found_by("closes")
 class TakesItsLeave(WireProvider):
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, exc_type: object = None, exc: object = None, traceback: object = None
+    ) -> None:
         if self._pings.streams is not None:
             reader, writer = self._pings.streams
             try:
