@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, ClassVar, Self
 
@@ -119,11 +119,16 @@ def subject(backend: type[Locks]) -> Subject:
 GALLERY: dict[type[Locks], set[str]] = {}
 
 
-def breaks(*found_by: str) -> Callable[[type[Locks]], type[Locks]]:
+MAY: dict[type[Locks], set[str]] = {}
+"""Clauses that find a broken backend now and then, as real threads happen to meet."""
+
+
+def breaks(*found_by: str, may: Sequence[str] = ()) -> Callable[[type[Locks]], type[Locks]]:
     """Register a broken backend for the clauses that find it."""
 
     def register(backend: type[Locks]) -> type[Locks]:
         GALLERY[backend] = {f"sync.{each}" for each in found_by}
+        MAY[backend] = {f"sync.{each}" for each in may}
         return backend
 
     return register
@@ -325,7 +330,7 @@ class TellsNobody(Locks):
         self.known: dict[str, int] = {}
 
 
-@breaks("lock.gives_up")
+@breaks("lock.gives_up", may=["lock.threads"])
 class GrantsToThoseWhoLeft(Locks):
     async def acquire(self, *, name: str, token: str, duration: float) -> int:
         number = await super().acquire(name=name, token=token, duration=duration)
@@ -350,7 +355,7 @@ def test_an_honest_backend_keeps_all(broken: Found) -> None:
 
 @pytest.mark.parametrize("made", GALLERY, ids=lambda made: made.__name__)
 def test_a_broken_one_breaks_what_it_is_registered_for(made: type[Locks], broken: Found) -> None:
-    assert broken(subject(made), CLAUSES) == GALLERY[made]
+    assert broken(subject(made), CLAUSES) - MAY[made] == GALLERY[made]
 
 
 def test_every_clause_can_be_broken() -> None:
