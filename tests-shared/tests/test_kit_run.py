@@ -47,6 +47,16 @@ class Crashes(AcmeProvider):
         raise RuntimeError("the licence has run out")
 
 
+class Unlicensed(AcmeProvider):
+    def __init__(self):
+        raise RuntimeError("no licence")
+
+
+class OutOfStores(AcmeProvider):
+    def cache(self, **_):
+        raise RuntimeError("no stores")
+
+
 def waived(*clauses):
     return Subject("acme", Forgetful, waived=dict.fromkeys(clauses, "it is made of stone"))
 
@@ -193,6 +203,20 @@ def test_a_crash_while_opening_is_told_once(tmp_path: Path) -> None:
     assert printed.count("acme does not open: RuntimeError: the licence has run out") <= 3
     assert len(with_outcome(entries, "broken")) == 1
     assert len(with_outcome(entries, "not run")) > 20
+
+
+@pytest.mark.parametrize(
+    ("provider", "error"), [("Unlicensed", "no licence"), ("OutOfStores", "no stores")]
+)
+def test_what_cannot_be_made_is_told_once(provider: str, error: str, tmp_path: Path) -> None:
+    install(tmp_path, provider)
+    printed, _ = kit(
+        tmp_path, "--provider", "acme", "--provider", "memory", "-k", "short_name or making", code=1
+    )
+    assert f"cannot be made: RuntimeError: {error}" in printed
+    assert "1 failed, " in printed
+    assert "INTERNALERROR" not in printed
+    assert "| `provider.short_name` | yes |" in printed  # of the other one
 
 
 def test_a_server_that_is_away_is_skipped_or_required(tmp_path: Path) -> None:

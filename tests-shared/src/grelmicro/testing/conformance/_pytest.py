@@ -118,12 +118,18 @@ def conform(*subjects: Subject) -> Callable[..., None]:
 
 
 def hold(
-    subject: Subject,
+    subject: Subject | Exception,
     clause: Clause,
     openings: Openings,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """What a test does: hold a subject to a clause, and note that for the report."""
+    """What a test does: hold a subject to a clause, and note that for the report.
+
+    Instead of a subject that cannot be made there is its error.
+    """
+    if isinstance(subject, Exception):
+        told = f"the provider, or an adapter of it, cannot be made: {type(subject).__name__}"
+        raise pytest.fail.Exception(f"{told}: {subject}", pytrace=False) from subject
     record_property(_PROPERTY, (subject.name, clause.id))
     openings.check(subject)
     clause.check(subject)
@@ -165,14 +171,25 @@ class Kit:
             ]
         except (DependencyNotFoundError, ValueError) as error:
             raise pytest.UsageError(f"--provider {name}: {error}") from None
+        except Exception as error:  # of a stranger's code, which must not end the run of others
+            return [_not_made(name, error)]
         if self._level is not None:
             subject = replace(subject, level=min(subject.level, self._level, key=version_of))
+        try:
+            tests = _tests_of(subject, lambda clause: not (self._fast and clause.slow))
+        except Exception as error:  # from its factories, whose adapters are asked what they have
+            return [_not_made(name, error)]
         self.subjects.append(subject)
-        return _tests_of(subject, lambda clause: not (self._fast and clause.slow))
+        return tests
 
     def close(self) -> None:
         """End what was started."""
         self._stack.close()
+
+
+def _not_made(name: str, error: Exception) -> Any:
+    """The parameters of the one test of a backend that cannot be made."""
+    return pytest.param(error, None, id=f"{name}-making")
 
 
 def _not_had(error: Exception, is_failure: bool) -> Any:
