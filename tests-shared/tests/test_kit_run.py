@@ -228,6 +228,15 @@ def test_a_server_that_is_away_is_skipped_or_required(tmp_path: Path) -> None:
     assert len(with_outcome(entries, "broken")) == 1
 
 
+@pytest.mark.parametrize("url", ["redis://localhost:1/0", "postgresql://postgres@localhost:1/x"])
+def test_a_url_where_nobody_is_is_skipped(url: str, tmp_path: Path) -> None:
+    printed, entries = kit(tmp_path, "--provider", url, "-k", "cache.get", code=0)
+    assert "does not open: " in printed
+    assert "--require makes this a failure" in printed
+    assert with_outcome(entries, "not run")
+    assert with_outcome(entries, "broken") == set()
+
+
 def test_an_unknown_name_is_an_error_that_says_what_is_there(tmp_path: Path) -> None:
     printed, _ = kit(tmp_path, "--provider", "acme", code=4)
     assert "--provider acme: no provider called 'acme' is installed (installed: " in printed
@@ -328,6 +337,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     command += ["-p", "no:asyncio", "--conformance-report", "r.json"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning" not in done.stdout
     shown = [sys.executable, "-m", "grelmicro.testing", "table", "r.json"]
     done = subprocess.run(shown, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert "| `cache.get` | yes |" in done.stdout

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named, options = parser.parse_known_intermixed_args(arguments)
     providers = [part for each in named.providers for part in ("--provider", each)]
     command = ["--pyargs", "grelmicro.testing.conformance", "-p", "no:cacheprovider", "-q"]
+    command += ["-W", "ignore:Module already imported"]  # by `python -m grelmicro`
     return int(pytest.main([*command, *providers, *options]))
 
 

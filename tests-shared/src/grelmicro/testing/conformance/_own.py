@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -36,7 +36,8 @@ def redis(url: str | None = None) -> Generator[Subject]:
         prefix = f"conformance:{uuid4().hex}:"
         yield on_redis(where, prefix)
         if url and urlsplit(url).scheme == "redis":
-            remove_keys(url, prefix)
+            with suppress(OSError):  # it was never there, or is no more
+                remove_keys(url, prefix)
 
 
 def on_redis(url: str, prefix: str) -> Subject:
@@ -58,8 +59,9 @@ def postgres(url: str | None = None) -> Generator[Subject]:
     with ExitStack() as stack:
         where = url or stack.enter_context(postgres_server()).url
         schema = f"conformance_{uuid4().hex}"
-        run_sql(where, f"CREATE SCHEMA {schema}")
-        stack.callback(run_sql, where, f"DROP SCHEMA {schema} CASCADE")
+        with suppress(OSError):  # nobody answers there, as is told when it is to be opened
+            run_sql(where, f"CREATE SCHEMA {schema}")
+            stack.callback(run_sql, where, f"DROP SCHEMA {schema} CASCADE")
         yield on_postgres(where, schema)
 
 
