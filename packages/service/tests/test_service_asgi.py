@@ -229,8 +229,8 @@ fork.stage(hangs, forks=1, sockets=["tcp://127.0.0.1:0"], startup_timeout=0.5)
 """
     program = start(APP + source)
     assert program.ended() == 1
-    assert program.events("the ASGI applications did not start in time")
-    assert program.events("it took too long")
+    assert program.events("the ASGI applications did not start within 0.5 seconds")
+    assert program.events("before it was ready")
 
 
 def test_without_uvicorn_the_way_to_it_is_told(start: Any) -> None:

@@ -836,3 +836,30 @@ def test_nothing_leaks_out_of_a_stage() -> None:
     assert isinstance(first[0], Foo)
     assert context.get(Foo, default=None) is None
     assert context.get(plugin.Cancel, default=None) is None
+
+
+def test_a_server_that_does_not_start_is_named_as_well(events: Events) -> None:
+    async def prepare(ready: plugin.Ready, teardown: plugin.Teardown) -> Awaitable[None]:
+        teardown.add(lambda: events.append("undone"))
+        ready.expect("the web server")
+        return forever()
+
+    with pytest.raises(plugin.StartupTimeoutError, match=r"^the web server did not start within"):
+        plugin.stage(prepare, startup_timeout=0.1)
+    assert events == ["undone"]
+
+
+def test_a_server_that_starts_in_time_is_waited_for() -> None:
+    async def prepare(ready: plugin.Ready) -> Awaitable[str]:
+        arrived = ready.expect("the web server")
+
+        async def serve() -> str:
+            await asyncio.sleep(0.02)
+            assert not ready.is_set()
+            arrived()
+            await asyncio.sleep(0.3)  # longer than it may take to start
+            return "served"
+
+        return serve()
+
+    assert plugin.stage(prepare, startup_timeout=0.2) == ["served"]

@@ -31,7 +31,7 @@ class Stage:
 
     Args:
         grace: Seconds from the moment it is to stop until everything is undone.
-        startup_timeout: Seconds in which all plugins have to be prepared.
+        startup_timeout: Seconds in which all plugins have to be prepared, and servers to start.
         observer: Who is told when it is ready, and when it stops.
         handles_signals: Whether it stops on SIGINT and SIGTERM.
 
@@ -54,6 +54,7 @@ class Stage:
         self._startup_timeout = startup_timeout
         self._main: asyncio.Task[Any] | None = None
         self._preparing = False
+        self._begun = 0.0
         self.context: context.Context = context.Context(context.current())
         """What the stage itself adds to."""
         self.plugin_context: context.Context = context.Context(self.context)
@@ -96,7 +97,7 @@ class Stage:
         Raises:
             Exception: As `run`.
         """
-        self._main = asyncio.current_task()
+        self._main, self._begun = asyncio.current_task(), _now()
         self.teardown.at_home()
         error: BaseException | None = None
         with context.entered(self.plugin_context):
@@ -161,7 +162,18 @@ class Stage:
     async def _serve(self) -> None:
         self._tasks.start()
         self.ready.begin()
-        await asyncio.Event.wait(self.cancel)
+        stops = asyncio.ensure_future(asyncio.Event.wait(self.cancel))
+        try:
+            await asyncio.wait([stops], timeout=self._begun + self._startup_timeout - _now())
+            if self.ready.awaited() and not stops.done():
+                raise StartupTimeoutError(
+                    f"{' and '.join(self.ready.awaited())} did not start within "
+                    f"{self._startup_timeout:g} seconds: see what they wait for, or give them time "
+                    "with startup_timeout="
+                )
+            await stops
+        finally:
+            stops.cancel()
 
     def _accept(self, plugin: Plugin, works: Sequence[Awaitable[Any]]) -> None:
         self._tasks.accept(plugin, works)

@@ -13,8 +13,6 @@ __all__ = ["FORCE", "LEAVING", "READY", "Channel", "WorkerStage", "provide"]
 
 READY, LEAVING, FORCE = b"r", b"l", b"f"
 """From the worker: it is ready; it leaves, as a signal has told it to. To it: do not wait."""
-_LATE = 0.5
-"""Seconds after the time to start in which a worker tells what it waits for."""
 _log = logging.getLogger("grelmicro.service")
 
 
@@ -77,11 +75,9 @@ class WorkerStage(Stage):
         """Run, and listen to the parent."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._channel.fileno(), self._listen)
-        late = loop.call_later(self._startup_timeout + _LATE, self._tell_what_is_late)
         try:
             return await super().run(references)
         finally:
-            late.cancel()
             loop.remove_reader(self._channel.fileno())
 
     def stop(self) -> None:
@@ -89,12 +85,6 @@ class WorkerStage(Stage):
         if not asyncio.Event.is_set(self.cancel):
             self._channel.tell(LEAVING)
             super().stop()
-
-    def _tell_what_is_late(self) -> None:
-        """The parent is about to kill this worker, and cannot know why."""
-        awaited = self.ready.awaited()
-        if awaited and not asyncio.Event.is_set(self.cancel):
-            _log.error("%s did not start in time", " and ".join(awaited))
 
     def _listen(self) -> None:
         if FORCE in self._channel.heard():

@@ -40,7 +40,8 @@ def stage(*plugins: Reference, grace: float = 25.0, startup_timeout: float = 60.
     Args:
         plugins: Each "pkg.mod" or "pkg.mod:attribute", a module, or a `prepare` function.
         grace: Seconds in which it has stopped; above 0.
-        startup_timeout: Seconds in which all plugins have to be prepared; above 0.
+        startup_timeout: Seconds in which all plugins have to be prepared, and servers to start;
+            above 0.
 
     Returns:
         What became of each thing that was run, in the order of loading. Exceptions, cancellations
@@ -50,7 +51,7 @@ def stage(*plugins: Reference, grace: float = 25.0, startup_timeout: float = 60.
         ImportError: There is no such plugin.
         ValueError: It is none, or a time is not above 0.
         Exception: What a plugin has raised while it was prepared.
-        StartupTimeoutError: The plugin that it names was not prepared in time.
+        StartupTimeoutError: What it names was not prepared, or did not start, in time.
         ExceptionGroup: Not everything could be undone.
     """
     package = calling_package(1)
