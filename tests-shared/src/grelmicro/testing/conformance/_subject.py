@@ -57,6 +57,7 @@ class Subject:
         guarded: Makes a provider, never opened, whose password is the argument.
         endpoint: The URL of its server, with host and port, if it has one.
         at: Makes a provider of a URL that reaches the same server: the endpoint's, through a proxy.
+            It may be less patient than others are, which saves the kit's time.
         again: Makes an equal subject, in another process too: so it has to be one that `pickle`
             takes, such as a `functools.partial` of a function in a module.
         declares: What cannot be found by looking, and is promised all the same.
