@@ -14,6 +14,7 @@ from grelmicro.sync import (
     LeaderElection,
     Lock,
     LockAcquireError,
+    LockLockedCheckError,
     LockLostError,
     SyncSettingsValidationError,
 )
@@ -397,3 +398,17 @@ async def test_a_release_comes_after_a_cancelled_request_that_is_under_way(
     open_now.set()
     assert await releasing
     assert not await backend.locked(name="cart")
+
+
+async def test_a_table_of_somebody_else_is_told_from_ours(
+    provider: PostgresProvider, postgres_schema: str, other: Any
+) -> None:
+    await other.execute(f"CREATE TABLE {postgres_schema}.locks (name text PRIMARY KEY, token text)")
+    backend = provider.sync(table_name=f"{postgres_schema}.locks")
+    with pytest.raises(LockAcquireError) as taking:
+        await Lock("cart", backend=backend).acquire_nowait()
+    with pytest.raises(LockLockedCheckError) as looking:
+        await Lock("cart", backend=backend).locked()
+    for error in (taking.value, looking.value):
+        assert error.__cause__ is not None
+        assert "table_name=" in str(error.__cause__.__notes__)

@@ -15,6 +15,8 @@ T = TypeVar("T")
 _SCHEMA_LOCK = 0x6772656C6D6963
 """The advisory lock that replicas hold, one after the other, while they make tables."""
 
+_FOREIGN = "a table of that name is there already, made by something else: pass table_name="
+
 
 class Table:
     """A table with all that belongs to it.
@@ -38,9 +40,13 @@ class Table:
         Raises:
             asyncpg.UndefinedTableError: It is missing, and not to be made.
             asyncpg.UndefinedFunctionError: The same.
+            asyncpg.UndefinedColumnError: There is one of that name that somebody else made.
         """
         try:
             return await ask()
+        except asyncpg.UndefinedColumnError as error:
+            error.add_note(_FOREIGN)
+            raise
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError) as error:
             self._refuse_if_by_hand(error)
         await self.make(provider)
@@ -51,9 +57,13 @@ class Table:
 
         Raises:
             asyncpg.UndefinedTableError: It is missing, and not to be made.
+            asyncpg.UndefinedColumnError: There is one of that name that somebody else made.
         """
         try:
             return await ask()
+        except asyncpg.UndefinedColumnError as error:
+            error.add_note(_FOREIGN)
+            raise
         except asyncpg.UndefinedTableError as error:
             self._refuse_if_by_hand(error)
             return nothing
