@@ -23,6 +23,14 @@ KNOWN = {
     ),
     "python -m grelmicro conformance acme": "tests-shared/tests/test_kit_run.py",
     "python -m grelmicro.testing table acme.json": "tests-shared/tests/test_kit_run.py",
+    # Run by test_backend_walkthrough.py, on the files that the page shows; it installs them by hand.
+    "pip install -e .": "docs/guides/writing-a-backend.md",
+    (
+        "pytest --pyargs grelmicro.testing.conformance --provider shelf "
+        "--conformance-report shelf.json"
+    ): "tests/test_backend_walkthrough.py",
+    "python -m grelmicro check shelf://": "tests/test_backend_walkthrough.py",
+    "python -m grelmicro.testing table shelf.json": "tests/test_backend_walkthrough.py",
     # Run by test_one_variable_moves_the_first_program_to_redis.
     f"GRELMICRO_URL={REDIS} python prices.py": "",
     # Run by test_walkthroughs.py, on the file that the page shows.
