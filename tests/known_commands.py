@@ -23,7 +23,7 @@ KNOWN = {
     ),
     "python -m grelmicro conformance acme": "tests-shared/tests/test_kit_run.py",
     "python -m grelmicro.testing table acme.json": "tests-shared/tests/test_kit_run.py",
-    # Run by test_backend_walkthrough.py, on the files that the page shows; it installs them by hand.
+    # Run by test_backend_walkthrough.py, on the files that the page shows; it puts them in place.
     "pip install -e .": "docs/guides/writing-a-backend.md",
     (
         "pytest --pyargs grelmicro.testing.conformance --provider shelf "

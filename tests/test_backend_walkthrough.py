@@ -1,4 +1,4 @@
-"""A stranger's backend, made of the files that the guide shows, keeps what the guide says it does."""
+"""A stranger's backend, made of the files that the guide shows, keeps what the guide says."""
 
 import os
 import re
@@ -70,7 +70,8 @@ def test_what_the_guide_quotes_is_what_the_kit_says(folder: Path) -> None:
     module = folder / "grelmicro_shelf.py"
     module.write_text(module.read_text().replace(" if monotonic() < end else None", ""))
     code, printed = _run(
-        "pytest --pyargs grelmicro.testing.conformance --provider shelf -k cache.set.expires", folder
+        "pytest --pyargs grelmicro.testing.conformance --provider shelf -k cache.set.expires",
+        folder,
     )
     assert code == 1
     said = " ".join(re.sub(r"^E", "", line).strip() for line in printed.splitlines())
