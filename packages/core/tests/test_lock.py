@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -13,6 +14,7 @@ from grelmicro import Grelmicro
 from grelmicro.errors import BackendNotOpenError, NoActiveAppError
 from grelmicro.providers.memory import MemoryProvider
 from grelmicro.sync import (
+    LeaderElection,
     Lock,
     LockAcquireError,
     LockLostError,
@@ -22,6 +24,7 @@ from grelmicro.sync import (
     LockTimeoutError,
     Sync,
     SyncSettingsValidationError,
+    TaskLock,
     WouldBlockError,
 )
 from grelmicro.sync._local import local_of
@@ -397,6 +400,12 @@ async def test_cancelled_while_releasing_it_is_releasable_again() -> None:
 async def test_names_that_cannot_be_used(name: Any) -> None:
     with pytest.raises(SyncSettingsValidationError, match=r"^name: "):
         Lock(name)
+
+
+@pytest.mark.parametrize("primitive", [Lock, TaskLock, LeaderElection])
+async def test_the_name_of_a_worker_is_not_taken_for_that_of_the_lock(primitive: Any) -> None:
+    with pytest.raises(SyncSettingsValidationError, match=r"^worker: "):
+        primitive("cart", worker=uuid4())
 
 
 @pytest.mark.parametrize("lease", [0, -1, math.nan, math.inf, 0.0009, "1", True, None])

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from websockets.asyncio.client import connect
 
 from grelmicro.errors import OutOfContextError
-from grelmicro.inject import Container, GraphError
+from grelmicro.inject import Container, GraphError, useprovider
 from grelmicro.starlette import Provided, install, streaming
 
 
@@ -296,3 +296,62 @@ async def test_a_mark_can_be_written_once_and_used_in_several_applications(serve
         apps.append(app)
     async with serve(apps[0]) as one, serve(apps[1]) as two:
         assert ((await one.get("/")).json(), (await two.get("/")).json()) == ("oneone", "twotwo")
+
+
+async def test_useprovider_runs_for_views_of_fastapi(container: Container, serve: Any) -> None:
+    steps: list[str] = []
+
+    @container.provider
+    async def audit(request: Request) -> AsyncIterator[None]:
+        steps.append(f"audit {request.url.path}")
+        yield
+        steps.append("audited")
+
+    @container.provider
+    async def number() -> int:
+        steps.append("number")
+        return 7
+
+    app, router = FastAPI(), APIRouter()
+
+    async def depended() -> None:
+        steps.append("depended")
+
+    @router.get("/unmarked", dependencies=[Depends(depended)])
+    @useprovider("audit")
+    async def unmarked() -> str:
+        return "unmarked"
+
+    @useprovider(audit)
+    @router.get("/marked")
+    def marked(number: Annotated[int, Provided()]) -> int:
+        return number
+
+    @app.get("/without")
+    async def without() -> None: ...
+
+    app.include_router(router)
+    install(app, container=container)
+    for _ in range(2):
+        async with serve(app) as client:
+            assert (await client.get("/unmarked")).json() == "unmarked"
+            assert (await client.get("/marked")).json() == 7
+            await client.get("/without")
+        assert steps == [
+            *("audit /unmarked", "depended", "audited"),
+            *("audit /marked", "number", "audited"),
+        ]
+        steps.clear()
+
+
+async def test_useprovider_of_nobody_is_told_at_the_start(container: Container) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    @useprovider("missing")
+    async def view() -> None: ...
+
+    install(app, container=container)
+    with pytest.raises(GraphError, match=r"useprovider: .*missing"):
+        async with app.router.lifespan_context(app):
+            pass

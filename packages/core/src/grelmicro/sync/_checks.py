@@ -16,25 +16,26 @@ SHORTEST = 0.001
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def check_name(name: object) -> str:
-    """Return the name of a lock.
+def check_name(name: object, what: str = "name") -> str:
+    """Return the name of a lock, or of a worker.
 
     Raises:
-        SyncSettingsValidationError: It is no string, empty, too long, or not printable.
+        SyncSettingsValidationError: It is no string, empty, too long, or not printable; calls it
+            `what`.
     """
     if not isinstance(name, str) or not name:
-        raise SyncSettingsValidationError("name: expected a non-empty string")
+        raise SyncSettingsValidationError(f"{what}: expected a non-empty string")
     if len(name) > MAX_NAME:
         raise SyncSettingsValidationError(
-            f"name: {len(name)} characters are too many, {MAX_NAME} is the most"
+            f"{what}: {len(name)} characters are too many, {MAX_NAME} is the most"
         )
     if _CONTROL.search(name):
-        raise SyncSettingsValidationError("name: control characters (NUL, ...) are not allowed")
+        raise SyncSettingsValidationError(f"{what}: control characters (NUL, ...) are not allowed")
     try:
         name.encode()
     except UnicodeEncodeError:
         raise SyncSettingsValidationError(
-            "name: a lone surrogate cannot be encoded as UTF-8"
+            f"{what}: a lone surrogate cannot be encoded as UTF-8"
         ) from None
     return name
 

@@ -67,7 +67,7 @@ class LeaderElection:
             f"leader:{check_name(name)}",
             name=name,
             duration=check_seconds(lease_duration, "lease_duration"),
-            worker=None if worker is None else check_name(worker),
+            worker=None if worker is None else check_name(worker, "worker"),
         )
         self._renew_deadline = check_seconds(renew_deadline, "renew_deadline")
         self._retry_interval = check_seconds(retry_interval, "retry_interval")

@@ -71,7 +71,7 @@ class Lock:
             name=name,
             duration=check_seconds(lease_duration, "lease_duration"),
             retry_interval=check_seconds(retry_interval, "retry_interval"),
-            worker=None if worker is None else check_name(worker),
+            worker=None if worker is None else check_name(worker, "worker"),
         )
         self._renew = renew
         self._max_hold = math.inf if max_hold is None else check_seconds(max_hold, "max_hold")

@@ -60,7 +60,7 @@ class TaskLock:
             f"tasklock:{check_name(name)}",
             name=name,
             duration=most,
-            worker=None if worker is None else check_name(worker),
+            worker=None if worker is None else check_name(worker, "worker"),
         )
         self._holds: dict[object, tuple[Hold, float]] = {}
 

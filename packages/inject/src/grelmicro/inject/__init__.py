@@ -3,7 +3,7 @@
 The functions of this module declare to, and use, the default container.
 """
 
-from grelmicro.inject._consumers import Consumer, useprovider
+from grelmicro.inject._consumers import Consumer, useprovider, uses_of
 from grelmicro.inject._container import Container
 from grelmicro.inject._default import (
     add,
@@ -37,6 +37,7 @@ __all__ = [
     "Container",
     "Use",
     "Consumer",
+    "uses_of",
     "Graph",
     "Scope",
     "DeclarationError",

@@ -39,7 +39,7 @@ def useprovider(*providers: str | Callable[..., Any]) -> Callable[[F], F]:
 
 
 def uses_of(view: object) -> tuple[str | Callable[..., Any], ...]:
-    """What `useprovider` has marked a view with."""
+    """What `useprovider` has marked a view with; for edges of frameworks."""
     found: tuple[str | Callable[..., Any], ...] = getattr(view, _USES, ())
     return found
 

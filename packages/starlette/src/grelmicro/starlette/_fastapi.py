@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from grelmicro.errors import OutOfContextError
-from grelmicro.inject import Consumer, Container, Graph, Scope
+from grelmicro.inject import Consumer, Container, Graph, Scope, uses_of
 from grelmicro.starlette._views import is_streaming, opened
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
@@ -68,10 +68,11 @@ class Marks:
 
     def __init__(self, container: Container) -> None:
         self._container = container
-        self._nodes: dict[_Marked, Any] = {}
+        self._nodes: dict[_Marked | _Used, Any] = {}
         self._seen: dict[int, Any] = {}
         self._dependants: list[Any] = []
         self._consumers: list[tuple[Consumer, dict[str, _Marked]]] = []
+        self._users: list[tuple[Consumer, _Used]] = []
 
     def read(self, route: Any) -> None:
         """Take in a route, once: what is marked has to be there when the container is frozen."""
@@ -86,6 +87,8 @@ class Marks:
             for parameter, node, _ in graph.bound[consumer].bindings:
                 if parameter.name in marked:
                     self._nodes[marked[parameter.name]] = node
+        for consumer, used in self._users:
+            self._nodes[used] = graph.bound[consumer].used
         for each in self._dependants:
             if graph.autouse:
                 _use_scope(each)
@@ -99,11 +102,14 @@ class Marks:
     def _read(self, dependant: Any) -> None:
         below = dependant.dependencies
         marked = {each.name: each.call for each in below if isinstance(each.call, _Marked)}
-        if marked and inspect.isroutine(dependant.call):
+        uses = uses_of(dependant.call)
+        if (marked or uses) and inspect.isroutine(dependant.call):
             others = inspect.signature(dependant.call).parameters.keys() - marked.keys()
             names = {name: mark.name for name, mark in marked.items() if mark.name is not None}
             consumer = self._container.consumer(dependant.call, given=others, used=names)
             self._consumers.append((consumer, marked))
+            if uses:
+                self._users.append((consumer, _used_by(dependant)))
         for each in below:
             self._read(each)
 
@@ -114,7 +120,7 @@ async def request_scope(connection: HTTPConnection) -> AsyncGenerator["_Request"
     Raises:
         OutOfContextError: The application was not installed into.
     """
-    served: tuple[Container, dict[_Marked, Any]] | None
+    served: tuple[Container, dict[_Marked | _Used, Any]] | None
     served = getattr(connection.app.state, _STATE, None)
     if served is None:
         raise OutOfContextError(
@@ -129,7 +135,7 @@ class _Request(NamedTuple):
     """What marks are resolved with."""
 
     scope: Scope
-    nodes: "dict[_Marked, Any]"
+    nodes: "dict[_Marked | _Used, Any]"
 
 
 class _Marked:
@@ -145,15 +151,32 @@ class _Marked:
         self._key = key
         self.name: str | None = key if isinstance(key, str) else None
         """The name of the provider, if it was told."""
-        depends = _before_the_response(params.Depends)
-        request = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, default=depends)
-        self.__signature__ = inspect.Signature([request])
+        self.__signature__ = _asking(params.Depends)
 
     async def __call__(self, request: _Request) -> Any:
         """The value."""
         if (node := request.nodes.get(self)) is not None:
             return await request.scope.obtain(node)
         return await request.scope.get(self._key)
+
+
+class _Used:
+    """A dependency that has providers run for a view which does not need their values."""
+
+    def __init__(self, depends: Callable[..., Any]) -> None:
+        self.__signature__ = _asking(depends)
+
+    async def __call__(self, request: _Request) -> None:
+        """Run them."""
+        for node in request.nodes[self]:
+            await request.scope.obtain(node)
+
+
+def _asking(depends: Callable[..., Any]) -> inspect.Signature:
+    """What asks for the request's scope."""
+    default = _before_the_response(depends)
+    parameter = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, default=default)
+    return inspect.Signature([parameter])
 
 
 def _before_the_response(depends: Callable[..., Any]) -> Any:
@@ -166,12 +189,28 @@ def _before_the_response(depends: Callable[..., Any]) -> Any:
 def _use_scope(dependant: Any) -> None:
     """Have the scope opened for a view before its other dependencies."""
     from fastapi import params
+
+    if not any(each.call is request_scope for each in dependant.dependencies):
+        _put_first(dependant, _before_the_response(params.Depends))
+
+
+def _used_by(dependant: Any) -> _Used:
+    """The dependency that stands for `useprovider`; before the view's others, and made once."""
+    from fastapi import params
+
+    for each in dependant.dependencies:
+        if isinstance(each.call, _Used):
+            return each.call
+    used = _Used(params.Depends)
+    _put_first(dependant, params.Depends(used))
+    return used
+
+
+def _put_first(dependant: Any, depends: Any) -> None:
     from fastapi.dependencies.utils import get_parameterless_sub_dependant
 
-    below = dependant.dependencies
-    if not any(each.call is request_scope for each in below):
-        depends = _before_the_response(params.Depends)
-        below.insert(0, get_parameterless_sub_dependant(depends=depends, path=dependant.path or ""))
+    sub = get_parameterless_sub_dependant(depends=depends, path=dependant.path or "")
+    dependant.dependencies.insert(0, sub)
 
 
 def _close_late(dependant: Any) -> None:
