@@ -22,7 +22,7 @@ from grelmicro import Grelmicro
 from grelmicro.cache import Cache
 from grelmicro.inject import Container, GraphError, useprovider
 from grelmicro.providers.memory import MemoryProvider
-from grelmicro.starlette import inject, install, streaming
+from grelmicro.starlette import InstallError, inject, install, streaming
 
 
 @pytest.fixture
@@ -306,6 +306,16 @@ async def test_faults_are_told_before_the_first_request(container: Container) ->
     assert "nobody" in str(failure.value)
     assert "missing" in str(failure.value)
     assert "test_edge.py" in str(failure.value)
+
+
+def test_what_is_given_in_the_wrong_place_is_named(container: Container) -> None:
+    app: Any = Starlette()
+    micro: Any = Grelmicro()
+    with pytest.raises(InstallError, match=r"^app: .* not Grelmicro$"):
+        install(micro, app)
+    with pytest.raises(InstallError, match=r"^micro: .* not Container: .*container="):
+        install(app, container)  # type: ignore[arg-type]  # that is the mistake
+    install(app, container=container)  # nothing of it is left
 
 
 async def test_it_starts_again_and_again(container: Container, serve: Any, steps: Steps) -> None:

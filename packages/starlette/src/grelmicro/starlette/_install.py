@@ -63,10 +63,9 @@ def install(
         health: Whether to add `/livez` and `/readyz`, for which nothing is injected.
 
     Raises:
-        InstallError: It was called for this application already.
+        InstallError: It was called for this application already, or is given something else.
     """
-    if _has_edge(app):
-        raise InstallError("install(): this application was installed into already")
+    _check(app, micro)
     setattr(app, _EDGE, True)
     caller = sys.modules.get(sys._getframe(1).f_globals.get("__name__", ""))
     modules = [*provider_modules, *([] if caller is None else [caller])]
@@ -75,6 +74,17 @@ def install(
     add_problems(app)
     if health:
         app.router.routes[:0] = edge.own_routes
+
+
+def _check(app: object, micro: object) -> None:
+    if not isinstance(app, Starlette):
+        name = type(app).__name__
+        raise InstallError(f"app: expected an application of Starlette or FastAPI, not {name}")
+    if not isinstance(micro, Grelmicro | None):
+        name = type(micro).__name__
+        raise InstallError(f"micro: expected a Grelmicro, not {name}: a container is passed as container=")
+    if _has_edge(app):
+        raise InstallError("install(): this application was installed into already")
 
 
 def _has_edge(app: object) -> bool:
