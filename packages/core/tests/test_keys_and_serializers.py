@@ -35,6 +35,10 @@ from grelmicro.cache.memory import MemoryCacheAdapter
 from grelmicro.cache.serializers import _standard_dumps
 
 
+class Price(BaseModel):
+    cents: int
+
+
 class Color(enum.IntEnum):
     RED = 1
 
@@ -269,6 +273,14 @@ def test_json_writes_dates_in_iso_8601_either_way() -> None:
     assert (
         JsonSerializer().loads(_standard_dumps(value))["at"] == "2026-01-02T03:04:05.000600+00:00"
     )
+
+
+@pytest.mark.parametrize("dumps", [JsonSerializer().dumps, _standard_dumps])
+def test_what_has_no_form_in_json_is_named_with_the_serializer_that_has_one(dumps: Any) -> None:
+    with pytest.raises(TypeError, match="Price") as refused:
+        dumps([Price(cents=3)])
+    why = refused.value.__cause__ or refused.value  # orjson has a message of its own
+    assert "PydanticSerializer" in str(why)
 
 
 class Never:

@@ -9,7 +9,7 @@ import pickle
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 from uuid import UUID
 
 from grelmicro.cache._contract import CacheSerializer
@@ -226,7 +226,7 @@ def _json_functions() -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
     options = orjson.OPT_NON_STR_KEYS
 
     def dumps(value: Any) -> bytes:
-        return orjson.dumps(value, option=options)
+        return orjson.dumps(value, _refuse, options)
 
     return dumps, orjson.loads
 
@@ -248,4 +248,12 @@ def _plain(value: Any) -> Any:
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+    return _refuse(value)
+
+
+def _refuse(value: Any) -> NoReturn:
+    name = type(value).__name__
+    raise TypeError(
+        f"{name} is not JSON serializable: PydanticSerializer writes models and types, "
+        f"such as {name} or list[{name}]"
+    )
