@@ -311,10 +311,11 @@ async def test_faults_are_told_before_the_first_request(container: Container) ->
 def test_what_is_given_in_the_wrong_place_is_named(container: Container) -> None:
     app: Any = Starlette()
     micro: Any = Grelmicro()
+    wrong: Any = container
     with pytest.raises(InstallError, match=r"^app: .* not Grelmicro$"):
         install(micro, app)
     with pytest.raises(InstallError, match=r"^micro: .* not Container: .*container="):
-        install(app, container)  # type: ignore[arg-type]  # that is the mistake
+        install(app, wrong)
     install(app, container=container)  # nothing of it is left
 
 

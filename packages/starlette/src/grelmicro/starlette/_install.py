@@ -82,7 +82,7 @@ def _check(app: object, micro: object) -> None:
         raise InstallError(f"app: expected an application of Starlette or FastAPI, not {name}")
     if not isinstance(micro, Grelmicro | None):
         name = type(micro).__name__
-        raise InstallError(f"micro: expected a Grelmicro, not {name}: a container is passed as container=")
+        raise InstallError(f"micro: expected a Grelmicro, not {name}: pass others by container=")
     if _has_edge(app):
         raise InstallError("install(): this application was installed into already")
 
